@@ -1,0 +1,3 @@
+//! The program `taper`.
+
+fn main() {}

@@ -1,0 +1,37 @@
+//! Models, their gradients and the kernels under them: the same bits on every CPU, with any number of threads.
+//!
+//! A network is a pair of explicit functions, forward and backward, over flat buffers; there is no graph
+//! and no autograd. All parameters of a network lie in one buffer ([`Parameters`] says where each tensor
+//! is), their gradients and the optimizer's moments in buffers of the same layout. Everything is generic
+//! over [`Real`]: `f32` is what trains, `f64` is what the tests check it with.
+
+pub mod batch;
+pub mod parameters;
+pub mod real;
+
+pub use batch::{Batch, Dropout};
+pub use parameters::{Parameters, Tensor};
+pub use real::Real;
+
+/// A model that can be trained.
+pub trait Network<R: Real>: Send {
+    /// The names and shapes of its tensors, in the order in which they lie in the buffer.
+    fn parameters(&self) -> &Parameters;
+
+    /// The number of outputs a row: classes, or 1.
+    fn outputs(&self) -> usize;
+
+    /// Computes the logits `[rows, outputs]` of a batch. With `dropout` it is in training mode and keeps
+    /// what [`Network::backward`] needs; without, it is in evaluation mode and keeps nothing.
+    fn forward(&mut self, weights: &[R], batch: &Batch, dropout: Option<&Dropout>) -> Vec<R>;
+
+    /// Adds the gradient of the batch last seen by [`Network::forward`] in training mode to `gradients`,
+    /// given that of its logits `[rows, outputs]`.
+    fn backward(
+        &mut self,
+        weights: &[R],
+        batch: &Batch,
+        logits_gradient: &[R],
+        gradients: &mut [R],
+    );
+}

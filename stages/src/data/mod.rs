@@ -1,0 +1,1 @@
+//! Reading data from files, addresses and the hub; writing Arrow.

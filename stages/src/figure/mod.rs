@@ -1,0 +1,1 @@
+//! Figures: scales and marks, drawn as SVG, painted as PNG.
