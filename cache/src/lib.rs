@@ -2,10 +2,31 @@
 //!
 //! A *blob* is a file named by its content; an *artifact* is a typed tree of named blobs, named by
 //! the digest of its manifest; an *action* says which artifact a key made; a *run* says what was
-//! executed and what came out.
+//! executed and what came out. A [`Store`] is a folder of them.
+//!
+//! A stage is kept like this: [`Store::try_lock`] its key, [`Store::stage`] a folder, let it write,
+//! [`Staging::seal`] what it left, [`Store::put_action`]. Every file is written beside, synced and renamed,
+//! an action after all that it names: a kill at any instant leaves a cache that is whole. What is found
+//! damaged is set aside, told ([`Lookup::Damaged`]) and counts as missing, so that it is made again.
 
+pub mod actions;
+pub mod blobs;
 pub mod digest;
+pub mod error;
+mod files;
+pub mod layout;
+pub mod locks;
 pub mod manifest;
+pub mod runs;
+pub mod staging;
+pub mod store;
 
+pub use actions::Action;
 pub use digest::{Digest, Key, RunId};
+pub use error::{CacheError, Damage, Lookup};
+pub use layout::Layout;
+pub use locks::{Keeping, KeyLock};
 pub use manifest::{ArtifactType, Blob, BlobName, Manifest};
+pub use runs::{Execution, RunRecord, StageExecution, StageRecord};
+pub use staging::{Sealed, Staging, blob_name};
+pub use store::Store;

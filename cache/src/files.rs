@@ -1,0 +1,263 @@
+//! The few ways in which the cache touches files: read what has to be a plain file; write beside, sync,
+//! rename, sync the folder. Nothing else in this crate writes below the cache's root.
+
+use std::fs::{File, Metadata, Permissions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags};
+
+use crate::Digest;
+use crate::error::{CacheError, is_absent};
+
+/// What tells one state of a file from another without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Identity {
+    pub(crate) fn of(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+}
+
+/// Opens a plain file; a link, a pipe or a folder in its place is an error, and never waits.
+pub(crate) fn open(path: &Path) -> io::Result<(File, Metadata)> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    let metadata = file.metadata()?;
+    if metadata.is_file() {
+        Ok((file, metadata))
+    } else {
+        Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "it is not a plain file",
+        ))
+    }
+}
+
+/// Reads a plain file whole.
+pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let (mut file, metadata) = open(path)?;
+    let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0) + 1);
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Reads a plain file whole, where there is one.
+pub(crate) fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    match read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if is_absent(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The digest and size of what an open file holds from its beginning. Large files are hashed by all cores.
+pub(crate) fn digest(file: &mut File, size: u64) -> io::Result<(Digest, u64)> {
+    const CHUNK: usize = 4 << 20;
+    const WORTH_THREADS: usize = 512 << 10;
+    let mut buffer = vec![0; usize::try_from(size).unwrap_or(CHUNK).clamp(1, CHUNK)];
+    let mut hasher = blake3::Hasher::new();
+    let mut total = 0;
+    loop {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match file.read(&mut buffer[filled..]) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if filled == 0 {
+            return Ok((hasher.finalize().into(), total));
+        }
+        if filled >= WORTH_THREADS {
+            hasher.update_rayon(&buffer[..filled]);
+        } else {
+            hasher.update(&buffer[..filled]);
+        }
+        total += filled as u64;
+    }
+}
+
+/// Makes a folder and those above it; what is new is synced into the folder above.
+pub(crate) fn make_folder(path: &Path) -> Result<(), CacheError> {
+    match std::fs::create_dir(path) {
+        Ok(()) => match path.parent() {
+            Some(parent) => sync_folder(parent),
+            None => Ok(()),
+        },
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let parent = path
+                .parent()
+                .filter(|parent| !parent.as_os_str().is_empty())
+                .ok_or_else(|| CacheError::io("make", path)(error))?;
+            make_folder(parent)?;
+            make_folder(path)
+        }
+        Err(error) => Err(CacheError::io("make", path)(error)),
+    }
+}
+
+/// Makes the names in a folder durable.
+pub(crate) fn sync_folder(path: &Path) -> Result<(), CacheError> {
+    let path = if path.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        path
+    };
+    File::open(path)
+        .and_then(|folder| folder.sync_all())
+        .map_err(CacheError::io("sync", path))
+}
+
+/// What to do where the target is there already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Existing {
+    /// It is replaced.
+    Replace,
+    /// It stays; the caller is told.
+    Keep,
+}
+
+/// Writes a file in one step: beside (below `staging`), synced, renamed, its folder synced.
+///
+/// Returns whether it was written: `false` only with [`Existing::Keep`].
+pub(crate) fn write(
+    staging: &Path,
+    target: &Path,
+    bytes: &[u8],
+    mode: u32,
+    existing: Existing,
+) -> Result<bool, CacheError> {
+    make_folder(staging)?;
+    let folder = target.parent().unwrap_or(Path::new("."));
+    make_folder(folder)?;
+    let mut file = temporary(staging, mode)?;
+    let written = file
+        .as_file_mut()
+        .write_all(bytes)
+        .and_then(|()| file.as_file().sync_all());
+    written.map_err(CacheError::io("write", file.path()))?;
+    let placed = match existing {
+        Existing::Replace => file.persist(target).map(|_| true),
+        Existing::Keep => match file.persist_noclobber(target) {
+            Err(failed) if failed.error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            other => other.map(|_| true),
+        },
+    };
+    let placed = placed.map_err(|failed| CacheError::io("write", target)(failed.error))?;
+    if placed {
+        sync_folder(folder)?;
+    }
+    Ok(placed)
+}
+
+/// A new file with a name of its own below `staging`, removed when it is dropped.
+pub(crate) fn temporary(staging: &Path, mode: u32) -> Result<tempfile::NamedTempFile, CacheError> {
+    tempfile::Builder::new()
+        .prefix("file-")
+        .permissions(Permissions::from_mode(mode))
+        .tempfile_in(staging)
+        .map_err(CacheError::io("make a file in", staging))
+}
+
+/// Fills `to`, which is empty, with what `from` holds: shares the blocks where the file system can, copies
+/// elsewhere.
+pub(crate) fn clone(from: &mut File, to: &mut File) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    if rustix::fs::ioctl_ficlone(&*to, &*from).is_ok() {
+        return Ok(());
+    }
+    io::copy(from, to).map(drop)
+}
+
+const SEAL: &[u8] = b"b3 ";
+
+/// Adds a last line with the digest of all lines before it.
+pub(crate) fn seal(mut text: Vec<u8>) -> Vec<u8> {
+    let digest = Digest::of(&text);
+    text.extend_from_slice(SEAL);
+    text.extend_from_slice(digest.to_string().as_bytes());
+    text.push(b'\n');
+    text
+}
+
+/// The lines above a seal that holds.
+pub(crate) fn unseal(bytes: &[u8]) -> Option<&[u8]> {
+    const LENGTH: usize = SEAL.len() + 64 + 1;
+    let (text, seal) = bytes.split_at_checked(bytes.len().checked_sub(LENGTH)?)?;
+    let hex = seal.strip_prefix(SEAL)?.strip_suffix(b"\n")?;
+    (hex == Digest::of(text).to_string().as_bytes()).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_that_is_there_is_replaced_or_kept() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let staging = folder.path().join("staging");
+        let target = folder.path().join("a/b/file");
+        let put = |bytes, existing| write(&staging, &target, bytes, 0o666, existing);
+        assert!(put(b"one", Existing::Keep).expect("written"));
+        assert!(!put(b"two", Existing::Keep).expect("kept"));
+        assert_eq!(read(&target).expect("read"), b"one");
+        assert!(put(b"two", Existing::Replace).expect("written"));
+        assert_eq!(read(&target).expect("read"), b"two");
+        let left = std::fs::read_dir(&staging).expect("listed").count();
+        assert_eq!(left, 0, "nothing stays beside");
+    }
+
+    #[test]
+    fn a_seal_notices_every_flipped_bit() {
+        let sealed = seal(b"a line\n".to_vec());
+        assert_eq!(unseal(&sealed), Some(b"a line\n".as_slice()));
+        for byte in 0..sealed.len() {
+            for bit in 0..8 {
+                let mut other = sealed.clone();
+                other[byte] ^= 1 << bit;
+                assert_eq!(unseal(&other), None);
+            }
+        }
+        assert_eq!(unseal(b"short"), None);
+    }
+
+    #[test]
+    fn what_is_no_plain_file_is_refused_without_waiting() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink("/etc/hostname", &link).expect("linked");
+        assert!(open(&link).is_err());
+        assert!(open(folder.path()).is_err());
+    }
+
+    #[test]
+    fn large_and_small_files_have_the_digest_of_their_bytes() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for size in [0_usize, 1, 600_000, 9_000_001] {
+            let bytes: Vec<u8> = (0..size).map(|i| (i % 251) as u8).collect();
+            let path = folder.path().join("file");
+            fs_err::write(&path, &bytes).expect("written");
+            let (mut file, metadata) = open(&path).expect("opened");
+            let found = digest(&mut file, metadata.len()).expect("read");
+            assert_eq!(found, (Digest::of(&bytes), size as u64));
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! Locks between programs: one computation of a key at a time, and no `gc` while something is being kept.
+//!
+//! They save work and never make anything right: on a file system without locks two programs may make the
+//! same artifact twice, with the same bytes. A lock ends with its process, so none is ever left behind to be
+//! removed by hand.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use crate::error::CacheError;
+use crate::{Key, Store};
+
+/// Nobody else computes the key while this is held.
+#[derive(Debug)]
+pub struct KeyLock {
+    path: PathBuf,
+    file: Option<File>,
+}
+
+impl Drop for KeyLock {
+    fn drop(&mut self) {
+        // Removed while it is still locked: whoever waits for it looks again whether its file is the one
+        // that the name means.
+        if self.file.is_some() {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+impl Store {
+    /// Takes the lock of `key`; `None` where another thread or program has it.
+    ///
+    /// # Errors
+    /// Where the cache cannot be written to.
+    pub fn try_lock(&self, key: &Key) -> Result<Option<KeyLock>, CacheError> {
+        drop(self.keeping()?);
+        let path = self.layout().locks().join(format!("key-{key}"));
+        loop {
+            let file = OpenOptions::new()
+                .create(true)
+                .append(true)
+                .open(&path)
+                .map_err(CacheError::io("open", &path))?;
+            match file.try_lock() {
+                Ok(()) if is_named(&file, &path) => {
+                    return Ok(Some(KeyLock {
+                        path,
+                        file: Some(file),
+                    }));
+                }
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Ok(None),
+                Err(TryLockError::Error(error)) => {
+                    tracing::debug!(%error, "no locks on this file system");
+                    return Ok(Some(KeyLock { path, file: None }));
+                }
+            }
+        }
+    }
+}
+
+/// Whether `path` still means the open file.
+fn is_named(file: &File, path: &Path) -> bool {
+    let (Ok(open), Ok(named)) = (file.metadata(), path.symlink_metadata()) else {
+        return false;
+    };
+    (open.dev(), open.ino()) == (named.dev(), named.ino())
+}
+
+/// While this is held, `gc` removes nothing; see [`Store::keeping`].
+#[derive(Debug)]
+#[must_use]
+pub struct Keeping {
+    _file: Option<File>,
+}
+
+impl Keeping {
+    pub(crate) fn shared(locks: &Path) -> Self {
+        Self::with(locks, File::lock_shared)
+    }
+
+    fn with(locks: &Path, lock: impl Fn(&File) -> std::io::Result<()>) -> Self {
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(locks.join("store"))
+            .ok()
+            .filter(|file| lock(file).is_ok());
+        Self { _file: file }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::store::tests::fresh;
+    use crate::{Key, Store};
+
+    #[test]
+    fn one_holder_at_a_time_and_nothing_left_behind() {
+        let (_folder, store) = fresh();
+        let other = Store::open(store.layout().root()).expect("opened");
+        let key = Key::of_ingredients(b"a");
+        let lock = store.try_lock(&key).expect("works").expect("free");
+        assert!(other.try_lock(&key).expect("works").is_none());
+        let elsewhere = Key::of_ingredients(b"b");
+        assert!(other.try_lock(&elsewhere).expect("works").is_some());
+        drop(lock);
+        let lock = other.try_lock(&key).expect("works").expect("free again");
+        drop(lock);
+        let left: Vec<_> = std::fs::read_dir(store.layout().locks())
+            .expect("listed")
+            .map(|entry| entry.expect("an entry").file_name())
+            .collect();
+        assert_eq!(left, ["store"]);
+    }
+}

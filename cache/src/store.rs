@@ -1,0 +1,236 @@
+//! The store: what the engine holds. Opening it makes and writes nothing, so that readers work on a
+//! read-only copy; the folders are made with the first thing that is kept.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use crate::error::{CacheError, Damage, Lookup, relative};
+use crate::files::{self, Existing, Identity};
+use crate::layout::{CACHEDIR_TAG, FORMAT, Layout};
+use crate::locks::Keeping;
+use crate::{Digest, Manifest};
+
+/// A cache in a folder. Cheap to clone; used from any thread, and by several programs at once.
+#[derive(Clone, Debug)]
+pub struct Store {
+    pub(crate) inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) layout: Layout,
+    prepared: OnceLock<()>,
+    pub(crate) generation: OnceLock<u64>,
+    /// Blobs that this process has read and found whole, as they were then.
+    pub(crate) whole: Mutex<BTreeMap<Digest, Identity>>,
+}
+
+impl Store {
+    /// Opens the cache in the folder `root`, which need not exist yet.
+    ///
+    /// # Errors
+    /// Where another version of the program made it, or it cannot be read.
+    pub fn open(root: impl Into<std::path::PathBuf>) -> Result<Self, CacheError> {
+        let layout = Layout::new(root);
+        let format = layout.root().join("format");
+        match files::read_if_there(&format).map_err(CacheError::io("read", &format))? {
+            Some(found) if found != FORMAT.as_bytes() => {
+                return Err(CacheError::UnknownFormat {
+                    path: layout.root().to_path_buf(),
+                    found: String::from_utf8_lossy(&found).trim_end().to_owned(),
+                });
+            }
+            Some(_) | None => {}
+        }
+        Ok(Self {
+            inner: Arc::new(Inner {
+                layout,
+                prepared: OnceLock::new(),
+                generation: OnceLock::new(),
+                whole: Mutex::default(),
+            }),
+        })
+    }
+
+    /// Its paths.
+    pub fn layout(&self) -> &Layout {
+        &self.inner.layout
+    }
+
+    /// Whether there is a cache in its folder yet.
+    pub fn exists(&self) -> bool {
+        self.layout().root().join("format").exists()
+    }
+
+    /// Announces that something is about to be kept: makes the folders where they are missing, and keeps
+    /// `gc` out until the guard is dropped, so that what belongs together gets in together.
+    ///
+    /// # Errors
+    /// Where the cache cannot be written to.
+    pub fn keeping(&self) -> Result<Keeping, CacheError> {
+        if self.inner.prepared.get().is_none() {
+            self.prepare()?;
+            self.inner.prepared.get_or_init(|| ());
+        }
+        Ok(Keeping::shared(&self.layout().locks()))
+    }
+
+    fn prepare(&self) -> Result<(), CacheError> {
+        let root = self.layout().root();
+        for folder in [self.layout().staging(), self.layout().locks()] {
+            files::make_folder(&folder)?;
+        }
+        for (name, text) in [
+            ("CACHEDIR.TAG", CACHEDIR_TAG),
+            (".gitignore", "*\n"),
+            ("format", FORMAT),
+        ] {
+            let path = root.join(name);
+            if !path.exists() {
+                self.write(&path, text.as_bytes(), 0o666, Existing::Keep)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a file of the cache in one step.
+    pub(crate) fn write(
+        &self,
+        target: &Path,
+        bytes: &[u8],
+        mode: u32,
+        existing: Existing,
+    ) -> Result<bool, CacheError> {
+        files::write(&self.layout().staging(), target, bytes, mode, existing)
+    }
+
+    /// Moves a damaged file out of the way, so that it counts as missing and is made again. On a cache that
+    /// cannot be written to it stays, and is found damaged each time.
+    pub(crate) fn set_aside(&self, path: &Path, why: impl Into<String>) -> Damage {
+        let why = why.into();
+        let aside = self.try_aside(path);
+        tracing::warn!(path = %path.display(), %why, "damaged");
+        Damage {
+            path: path.to_path_buf(),
+            why,
+            aside,
+        }
+    }
+
+    fn try_aside(&self, path: &Path) -> Option<std::path::PathBuf> {
+        let folder = self.layout().quarantine();
+        files::make_folder(&folder).ok()?;
+        let name = relative(path, self.layout().root())
+            .to_string_lossy()
+            .replace(std::path::MAIN_SEPARATOR, "-");
+        let aside = (0..1000_u32)
+            .map(|number| folder.join(format!("{name}.{number}")))
+            .find(|candidate| candidate.symlink_metadata().is_err())?;
+        rustix::fs::rename(path, &aside).ok()?;
+        Some(aside)
+    }
+
+    /// The artifact with this digest.
+    ///
+    /// # Errors
+    /// Where the file system refuses.
+    pub fn manifest(&self, digest: &Digest) -> Result<Lookup<Manifest>, CacheError> {
+        let path = self.layout().manifest(digest);
+        let bytes = match files::read_if_there(&path) {
+            Ok(None) => return Ok(Lookup::Missing),
+            Ok(Some(bytes)) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::InvalidData || is_loop(&error) => {
+                return Ok(Lookup::Damaged(
+                    self.set_aside(&path, "it is not a plain file"),
+                ));
+            }
+            Err(error) => return Err(CacheError::io("read", path)(error)),
+        };
+        if Digest::of(&bytes) != *digest {
+            return Ok(Lookup::Damaged(
+                self.set_aside(&path, "its bytes are not those of its name"),
+            ));
+        }
+        match Manifest::from_bytes(&bytes) {
+            Ok(manifest) => Ok(Lookup::Found(manifest)),
+            Err(error) => Ok(Lookup::Damaged(self.set_aside(&path, error.to_string()))),
+        }
+    }
+
+    /// Keeps a manifest, whose blobs are in the cache already.
+    ///
+    /// # Errors
+    /// Where the file system refuses.
+    pub fn put_manifest(&self, manifest: &Manifest) -> Result<Digest, CacheError> {
+        let bytes = manifest.to_bytes();
+        let digest = Digest::of(&bytes);
+        let path = self.layout().manifest(&digest);
+        if files::read(&path).is_ok_and(|there| there == bytes) {
+            return Ok(digest);
+        }
+        let _keeping = self.keeping()?;
+        self.write(&path, &bytes, 0o444, Existing::Replace)?;
+        Ok(digest)
+    }
+}
+
+/// Whether a file was refused because it is a link.
+pub(crate) fn is_loop(error: &std::io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error())
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A store in a folder of its own.
+    pub(crate) fn fresh() -> (tempfile::TempDir, Store) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(folder.path().join(".taper")).expect("opened");
+        (folder, store)
+    }
+
+    #[test]
+    fn opening_makes_nothing_and_keeping_tags_the_folder() {
+        let (folder, store) = fresh();
+        assert!(!store.exists());
+        let manifest = Manifest::new(crate::ArtifactType::Files, BTreeMap::new()).expect("empty");
+        let digest = store.put_manifest(&manifest).expect("kept");
+        assert_eq!(
+            store.manifest(&digest).expect("read").found(),
+            Some(manifest)
+        );
+        let root = folder.path().join(".taper");
+        assert_eq!(
+            files::read(&root.join(".gitignore")).expect("there"),
+            b"*\n"
+        );
+        assert!(root.join("CACHEDIR.TAG").exists());
+    }
+
+    #[test]
+    fn a_newer_format_is_refused() {
+        let (folder, _) = fresh();
+        let root = folder.path().join(".taper");
+        fs_err::create_dir_all(&root).expect("made");
+        fs_err::write(root.join("format"), "taper cache 2\n").expect("written");
+        let error = Store::open(&root).expect_err("newer");
+        assert!(error.to_string().contains("taper cache 2"), "{error}");
+    }
+
+    #[test]
+    fn a_damaged_manifest_is_set_aside() {
+        let (_folder, store) = fresh();
+        let manifest = Manifest::new(crate::ArtifactType::Files, BTreeMap::new()).expect("empty");
+        let digest = store.put_manifest(&manifest).expect("kept");
+        let path = store.layout().manifest(&digest);
+        std::fs::remove_file(&path).expect("removed");
+        fs_err::write(&path, "taper manifest 1\ntype model\n").expect("written");
+        let Lookup::Damaged(damage) = store.manifest(&digest).expect("read") else {
+            panic!("it is damaged");
+        };
+        assert!(damage.aside.expect("moved").exists());
+        assert_eq!(store.manifest(&digest).expect("read"), Lookup::Missing);
+    }
+}
