@@ -1,1 +1,12 @@
 //! Typed views of artifacts: what a stage sees of the files of another.
+
+pub mod dataset;
+pub mod features;
+pub mod files;
+mod mapping;
+pub mod table;
+
+pub use dataset::Dataset;
+pub use features::Features;
+pub use files::Files;
+pub use table::{Labels, Table, TableWriter, Text, write_table};
