@@ -2,11 +2,26 @@
 //!
 //! Data flows one way: file -> pipeline -> plan -> run -> record.
 
+pub mod canonical;
+pub mod deserialize;
+pub mod diagnostic;
 pub mod event;
+pub mod key;
 pub mod kind;
+pub mod node;
+pub mod plan;
+pub mod registry;
+pub mod yaml;
 
+pub use canonical::{CanonicalError, Found, FoundAt, Map, Value};
+pub use diagnostic::{Diagnostic, Look, Report, Severity, Source};
 pub use event::{Event, Events, Progress, Unit};
+pub use key::{Change, Ingredients, IngredientsError};
 pub use kind::{
     Artifact, ArtifactFiles, Context, Device, Folders, Input, InputKind, Kind, LocalKind,
     LocalPath, Makes, NoSettings, Outside, Reference, Reporter, Stage, StageError, StageErrorKind,
 };
+pub use plan::{
+    DeviceChoice, Needed, Plan, PlannedInput, PlannedLocal, PlannedStage, StageSettings,
+};
+pub use registry::{AnyKind, AnyParams, KindSchemas, Kinds, Recipe};

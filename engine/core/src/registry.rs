@@ -1,0 +1,223 @@
+//! Kinds without their types: what the engine holds of a [`Kind`], whatever its parameters are.
+
+use std::sync::Arc;
+
+use schemars::{Schema, SchemaGenerator};
+use taper_cache::Digest;
+
+use crate::canonical::{
+    CanonicalError, Found, FoundAt, Value, from_value, references, to_value, to_value_with,
+};
+use crate::deserialize::{ReadError, from_node};
+use crate::diagnostic::nearest;
+use crate::kind::{Context, Kind, Makes, Outside, Stage, StageError};
+use crate::node::Node;
+
+/// A [`Kind`] as an object. Implemented for every kind; not to be implemented by hand.
+pub trait AnyKind: Send + Sync + 'static {
+    /// [`Kind::NAME`].
+    fn name(&self) -> &'static str;
+    /// [`Kind::VERSION`].
+    fn version(&self) -> u32;
+    /// [`Kind::SEEDED`].
+    fn seeded(&self) -> bool;
+    /// [`Kind::COMPUTES`].
+    fn computes(&self) -> bool;
+    /// [`Kind::EXAMPLE`].
+    fn example(&self) -> &'static str;
+    /// The schemas of its parameters and of its settings, definitions in `generator`.
+    fn schemas(&self, generator: &mut SchemaGenerator) -> KindSchemas;
+    /// Reads parameters and settings of the pipeline file; both are maps.
+    ///
+    /// # Errors
+    /// What the types say, with the place.
+    fn read(&'static self, params: &Node, settings: &Node)
+    -> Result<Arc<dyn AnyParams>, ReadError>;
+    /// Runs a stage from what its key was made of: [`Kind::run`].
+    ///
+    /// # Errors
+    /// Those of the stage, and where the ingredients are not of this kind's types.
+    fn execute(&self, ingredients: Recipe<'_>, context: &Context) -> Result<(), StageError>;
+}
+
+/// What a stage runs from.
+#[derive(Clone, Copy, Debug)]
+pub struct Recipe<'r> {
+    /// The parameters, with digests in the place of inputs and local paths.
+    pub params: &'r Value,
+    /// What was found outside.
+    pub resolved: Option<&'r Value>,
+    /// The settings.
+    pub settings: &'r Value,
+}
+
+/// The JSON Schemas of a kind.
+#[derive(Clone, Debug)]
+pub struct KindSchemas {
+    /// Of [`Kind::Params`].
+    pub params: Schema,
+    /// Of [`Kind::Settings`].
+    pub settings: Schema,
+}
+
+/// Parameters and settings of one stage, whatever their types are.
+pub trait AnyParams: Send + Sync {
+    /// [`Kind::makes`].
+    fn makes(&self) -> Makes;
+    /// [`Kind::check`].
+    fn check(&self) -> Vec<StageError>;
+    /// Every input and local path, in the order of the parameters.
+    ///
+    /// # Errors
+    /// Where the parameters have no canonical form.
+    fn references(&self) -> Result<Vec<FoundAt>, CanonicalError>;
+    /// The parameters with digests in the place of inputs and local paths.
+    ///
+    /// # Errors
+    /// Where the parameters have no canonical form, and those of `digest_of`.
+    fn params(
+        &self,
+        digest_of: &mut dyn FnMut(&FoundAt) -> Result<Digest, CanonicalError>,
+    ) -> Result<Value, CanonicalError>;
+    /// The settings.
+    ///
+    /// # Errors
+    /// Where they have no canonical form.
+    fn settings(&self) -> Result<Value, CanonicalError>;
+    /// [`Kind::resolve`]. What the lock says is passed on where it has this kind's type.
+    ///
+    /// # Errors
+    /// Those of the kind.
+    fn resolve(&self, outside: Outside<Value>) -> Result<Option<Value>, StageError>;
+}
+
+struct Typed<K: Kind> {
+    kind: &'static K,
+    params: K::Params,
+    settings: K::Settings,
+}
+
+impl<K: Kind> AnyKind for K {
+    fn name(&self) -> &'static str {
+        K::NAME
+    }
+
+    fn version(&self) -> u32 {
+        K::VERSION
+    }
+
+    fn seeded(&self) -> bool {
+        K::SEEDED
+    }
+
+    fn computes(&self) -> bool {
+        K::COMPUTES
+    }
+
+    fn example(&self) -> &'static str {
+        K::EXAMPLE
+    }
+
+    fn schemas(&self, generator: &mut SchemaGenerator) -> KindSchemas {
+        KindSchemas {
+            params: generator.subschema_for::<K::Params>(),
+            settings: generator.subschema_for::<K::Settings>(),
+        }
+    }
+
+    fn read(
+        &'static self,
+        params: &Node,
+        settings: &Node,
+    ) -> Result<Arc<dyn AnyParams>, ReadError> {
+        Ok(Arc::new(Typed {
+            kind: self,
+            params: from_node(params)?,
+            settings: from_node(settings)?,
+        }))
+    }
+
+    fn execute(&self, recipe: Recipe<'_>, context: &Context) -> Result<(), StageError> {
+        let stage = Stage::<K> {
+            params: from_value(recipe.params)?,
+            settings: from_value(recipe.settings)?,
+            resolved: recipe.resolved.map(from_value).transpose()?,
+        };
+        Kind::run(self, &stage, context)
+    }
+}
+
+impl<K: Kind> AnyParams for Typed<K> {
+    fn makes(&self) -> Makes {
+        self.kind.makes(&self.params)
+    }
+
+    fn check(&self) -> Vec<StageError> {
+        self.kind.check(&self.params)
+    }
+
+    fn references(&self) -> Result<Vec<FoundAt>, CanonicalError> {
+        references(&self.params)
+    }
+
+    fn params(
+        &self,
+        digest_of: &mut dyn FnMut(&FoundAt) -> Result<Digest, CanonicalError>,
+    ) -> Result<Value, CanonicalError> {
+        to_value_with(&self.params, &mut |at| {
+            let digest = digest_of(&at)?;
+            Ok(match at.found {
+                Found::Input(_) => Value::Input(digest),
+                Found::Local(_) => Value::Local(digest),
+            })
+        })
+    }
+
+    fn settings(&self) -> Result<Value, CanonicalError> {
+        to_value(&self.settings)
+    }
+
+    fn resolve(&self, outside: Outside<Value>) -> Result<Option<Value>, StageError> {
+        let locked = outside.locked.as_ref();
+        let outside = Outside {
+            locked: locked.and_then(|locked| from_value(locked).ok()),
+            offline: outside.offline,
+            scratch: outside.scratch,
+            reporter: outside.reporter,
+        };
+        let resolved = Kind::resolve(self.kind, &self.params, &outside)?;
+        Ok(resolved.as_ref().map(to_value).transpose()?)
+    }
+}
+
+impl From<CanonicalError> for StageError {
+    fn from(error: CanonicalError) -> Self {
+        Self::invalid(error.to_string())
+    }
+}
+
+/// The kinds that a program knows.
+#[derive(Clone, Copy)]
+pub struct Kinds(&'static [&'static dyn AnyKind]);
+
+impl Kinds {
+    /// These kinds.
+    pub const fn new(kinds: &'static [&'static dyn AnyKind]) -> Self {
+        Self(kinds)
+    }
+
+    /// The kind of this name.
+    pub fn get(self, name: &str) -> Option<&'static dyn AnyKind> {
+        self.iter().find(|kind| kind.name() == name)
+    }
+
+    /// All of them, in their order.
+    pub fn iter(self) -> impl Iterator<Item = &'static dyn AnyKind> {
+        self.0.iter().copied()
+    }
+
+    /// The name of a kind that `name` may have been meant to be.
+    pub fn nearest(self, name: &str) -> Option<&'static str> {
+        nearest(name, self.iter().map(AnyKind::name))
+    }
+}
