@@ -80,6 +80,10 @@ impl Keeping {
         Self::with(locks, File::lock_shared)
     }
 
+    pub(crate) fn alone(locks: &Path) -> Self {
+        Self::with(locks, File::lock)
+    }
+
     fn with(locks: &Path, lock: impl Fn(&File) -> std::io::Result<()>) -> Self {
         let file = OpenOptions::new()
             .create(true)
