@@ -254,9 +254,7 @@ mod tests {
         for path in &paths {
             let (_folder, store, _) = filled();
             assert!(store.verify(|_| ()).expect("read").is_clean());
-            let below = paths[index]
-                .strip_prefix(root_of(&paths[index]))
-                .expect("below");
+            let below = path.strip_prefix(root_of(path)).expect("below");
             flip(&store.layout().root().join(below), 3, 2);
             let found = store.verify(|_| ()).expect("read");
             assert!(
