@@ -11,3 +11,7 @@ pub mod subsample;
 mod testing;
 pub mod text;
 pub mod training;
+
+/// Every kind, one line each, in the order in which people are shown them.
+pub static KINDS: &[&dyn taper_engine::AnyKind] =
+    &[&shuffle::Shuffle, &subsample::Subsample, &split::Split];
