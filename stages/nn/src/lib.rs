@@ -6,7 +6,11 @@
 //! over [`Real`]: `f32` is what trains, `f64` is what the tests check it with.
 
 pub mod batch;
+pub mod kernels;
+pub mod math;
+pub mod parallel;
 pub mod parameters;
+pub mod random;
 pub mod real;
 
 pub use batch::{Batch, Dropout};

@@ -1,0 +1,533 @@
+//! Scaled dot-product attention (Vaswani and others 2017, <https://arxiv.org/abs/1706.03762>) over packed
+//! rows, with dropout of the probabilities.
+//!
+//! Queries, keys and values lie beside each other in one `[tokens, 3 * hidden]` buffer. Each sequence and
+//! head stands for itself; no score leaves its tile of queries, and the way back computes the
+//! probabilities again from each query's greatest score and sum, and the mask from its address.
+//!
+//! For query i and key j of a head of width d, with sums over features and keys as in `gemm` and the rows'
+//! own as in `reduce`:
+//!
+//! - `s = q·k`, `m = max(s)`, `e = exp((s - m) / sqrt(d))`, `r = 1 / sum(e)`
+//! - `out = (sum over j of e v, where the mask keeps e) * (r * mask's scale)`
+//! - back, from the gradient `g` of out: `p = e r`, `dp = g·v` (masked and scaled), `D = g·out`,
+//!   `ds = p (dp - D) / sqrt(d)`; `dv = sum over i of p g` (masked and scaled), `dq = sum over j of ds k`,
+//!   `dk = sum over i of ds q`. Sums over queries go in blocks of 128, each from 0, added in ascending
+//!   order.
+
+use crate::Real;
+use crate::kernels::dropout::{GROUP, Mask, Packed};
+use crate::kernels::gemm::{self, Matrix, MatrixMut};
+use crate::kernels::reduce;
+use crate::parallel::{Shared, tiles};
+
+/// Queries whose scores are in memory at a time; of the way back a constant of the format.
+pub const QUERIES: usize = 128;
+
+/// The attention of one layer over one batch.
+#[derive(Clone, Copy, Debug)]
+pub struct Attention<'a> {
+    /// Where the sequences are.
+    pub packed: Packed<'a>,
+    /// The number of heads.
+    pub heads: usize,
+    /// The width of all heads together.
+    pub hidden: usize,
+    /// Which probabilities are dropped; `None` in evaluation.
+    pub mask: Option<&'a Mask>,
+}
+
+impl Attention<'_> {
+    fn head_width(&self) -> usize {
+        self.hidden / self.heads
+    }
+}
+
+/// One head of one sequence.
+#[doc(hidden)]
+#[derive(Clone, Copy)]
+pub struct Task<'a, R> {
+    /// Queries, keys, values: `[len, head width]` each.
+    query: Matrix<'a, R>,
+    key: Matrix<'a, R>,
+    value: Matrix<'a, R>,
+    scale: R,
+    mask: Option<&'a Mask>,
+    row: u64,
+    head: u32,
+    heads: usize,
+}
+
+/// Where the results of a task go.
+#[doc(hidden)]
+pub struct Output<'a, R> {
+    out: Shared<'a, R>,
+    stride: usize,
+    start: usize,
+    statistics: Shared<'a, R>,
+    statistics_start: usize,
+}
+
+/// What the way back reads besides, and where its results go.
+#[doc(hidden)]
+pub struct Gradients<'a, R> {
+    out: Matrix<'a, R>,
+    gradient: Matrix<'a, R>,
+    statistics: &'a [R],
+    target: Shared<'a, R>,
+    hidden: usize,
+    start: usize,
+}
+
+/// Calls `each(group start, bits)` for the groups of random bits that `len` keys need.
+#[inline(always)]
+fn for_each_group(
+    mask: &Mask,
+    (row, position, head): (u64, u32, u32),
+    len: usize,
+    mut each: impl FnMut(usize, &[u16; GROUP]),
+) {
+    for (group, start) in (0..len).step_by(GROUP).enumerate() {
+        each(start, &mask.group(row, position, head, group as u32));
+    }
+}
+
+/// A product within a task.
+#[inline(always)]
+fn product<R: Real>(a: Matrix<'_, R>, b: Matrix<'_, R>, c: gemm::Target<'_, R>, adds: bool) {
+    R::gemm_task(&gemm::Task {
+        a,
+        b,
+        c,
+        adds,
+        bias: None,
+        activation: None,
+    });
+}
+
+#[inline(always)]
+pub(crate) fn attention_task<R: Real>(task: &Task<'_, R>, out: Output<'_, R>) {
+    let (len, width) = (task.query.rows, task.query.columns);
+    let mut scores = vec![R::ZERO; QUERIES.min(len) * len];
+    for first in (0..len).step_by(QUERIES) {
+        let count = QUERIES.min(len - first);
+        let scores = &mut scores[..count * len];
+        product(
+            task.query.part(first, count, 0, width),
+            task.key.transposed(),
+            gemm::Target::of(MatrixMut::new(scores, count, len)),
+            false,
+        );
+        let mut factors = [R::ZERO; QUERIES];
+        for (query, scores) in scores.chunks_exact_mut(len).enumerate() {
+            let greatest = reduce::greatest(scores);
+            for score in scores.iter_mut() {
+                *score = ((*score - greatest) * task.scale).exp();
+            }
+            let inverse = R::ONE / reduce::sum(scores);
+            factors[query] = inverse;
+            let statistics = part(
+                out.statistics,
+                out.statistics_start + (first + query) * 2 * task.heads,
+                2,
+            );
+            statistics[0] = greatest;
+            statistics[1] = inverse;
+            if let Some(mask) = task.mask {
+                let address = (task.row, (first + query) as u32, task.head);
+                for_each_group(mask, address, len, |start, bits| {
+                    for (score, &bits) in scores[start..].iter_mut().zip(bits) {
+                        *score = if mask.keeps(bits) { *score } else { R::ZERO };
+                    }
+                });
+                factors[query] = inverse * mask.scale();
+            }
+        }
+        let start = out.start + first * out.stride;
+        product(
+            Matrix::new(scores, count, len),
+            task.value,
+            gemm::Target {
+                data: out.out,
+                start,
+                stride: out.stride,
+            },
+            false,
+        );
+        for (query, &factor) in factors[..count].iter().enumerate() {
+            for x in part(out.out, start + query * out.stride, width) {
+                *x *= factor;
+            }
+        }
+    }
+}
+
+#[inline(always)]
+pub(crate) fn attention_backward_task<R: Real>(task: &Task<'_, R>, out: Gradients<'_, R>) {
+    let (len, width) = (task.query.rows, task.query.columns);
+    let target = |which: usize, first: usize| gemm::Target {
+        data: out.target,
+        start: out.start + which * out.hidden + first * 3 * out.hidden,
+        stride: 3 * out.hidden,
+    };
+    let tile = QUERIES.min(len) * len;
+    let mut probabilities = vec![R::ZERO; tile];
+    let mut slopes = vec![R::ZERO; tile];
+    for first in (0..len).step_by(QUERIES) {
+        let count = QUERIES.min(len - first);
+        let queries = task.query.part(first, count, 0, width);
+        let gradient = out.gradient.part(first, count, 0, width);
+        let probabilities = &mut probabilities[..count * len];
+        let slopes = &mut slopes[..count * len];
+        product(
+            queries,
+            task.key.transposed(),
+            gemm::Target::of(MatrixMut::new(probabilities, count, len)),
+            false,
+        );
+        product(
+            gradient,
+            task.value.transposed(),
+            gemm::Target::of(MatrixMut::new(slopes, count, len)),
+            false,
+        );
+        let rows = probabilities
+            .chunks_exact_mut(len)
+            .zip(slopes.chunks_exact_mut(len));
+        for (query, (probabilities, slopes)) in rows.enumerate() {
+            let at = (first + query) * 2 * task.heads;
+            let (greatest, inverse) = (out.statistics[at], out.statistics[at + 1]);
+            let common = reduce::dot(gradient.row(query), out.out.row(first + query));
+            for p in probabilities.iter_mut() {
+                *p = ((*p - greatest) * task.scale).exp() * inverse;
+            }
+            if let Some(mask) = task.mask {
+                let keep = mask.scale::<R>();
+                let address = (task.row, (first + query) as u32, task.head);
+                for_each_group(mask, address, len, |start, bits| {
+                    let pairs = probabilities[start..].iter_mut().zip(&mut slopes[start..]);
+                    for ((p, slope), &bits) in pairs.zip(bits) {
+                        let keeps = mask.keeps(bits);
+                        let dp = if keeps { *slope * keep } else { R::ZERO };
+                        *slope = *p * (dp - common) * task.scale;
+                        *p = if keeps { *p * keep } else { R::ZERO };
+                    }
+                });
+            } else {
+                for (p, slope) in probabilities.iter().zip(slopes) {
+                    *slope = *p * (*slope - common) * task.scale;
+                }
+            }
+        }
+        let adds = first > 0;
+        let probabilities = Matrix::new(probabilities, count, len);
+        let slopes = Matrix::new(slopes, count, len);
+        product(slopes, task.key, target(0, first), false);
+        product(slopes.transposed(), queries, target(1, 0), adds);
+        product(probabilities.transposed(), gradient, target(2, 0), adds);
+    }
+}
+
+/// The attention of each query: `out` `[tokens, hidden]` from `qkv` `[tokens, 3 * hidden]` (queries, keys,
+/// values). `statistics` `[tokens, heads, 2]` keeps each query's greatest score and the inverse of its sum
+/// for the way back.
+///
+/// # Panics
+/// Where the shapes do not fit.
+pub fn attention<R: Real>(
+    attention: &Attention<'_>,
+    qkv: &[R],
+    out: &mut [R],
+    statistics: &mut [R],
+) {
+    let tokens = check(attention, qkv.len(), statistics.len());
+    let (heads, hidden) = (attention.heads, attention.hidden);
+    assert_eq!(out.len(), tokens * hidden, "out is [tokens, hidden]");
+    let out = Shared::new(out);
+    let statistics = Shared::new(statistics);
+    for_each_task(attention, qkv, 4, |task, start| {
+        let head = task.head as usize;
+        let output = Output {
+            out,
+            stride: hidden,
+            start: start * hidden + head * attention.head_width(),
+            statistics,
+            statistics_start: (start * heads + head) * 2,
+        };
+        R::attention_task(&task, output);
+    });
+}
+
+/// The gradient of `qkv` in `qkv_gradient`, overwritten, from the `gradient` of `out`. The others are as
+/// [`attention`] had and left them.
+///
+/// # Panics
+/// Where the shapes do not fit.
+pub fn attention_backward<R: Real>(
+    attention: &Attention<'_>,
+    qkv: &[R],
+    out: &[R],
+    statistics: &[R],
+    gradient: &[R],
+    qkv_gradient: &mut [R],
+) {
+    let tokens = check(attention, qkv.len(), statistics.len());
+    let (heads, hidden) = (attention.heads, attention.hidden);
+    assert_eq!(out.len(), tokens * hidden, "out is [tokens, hidden]");
+    assert_eq!(gradient.len(), out.len(), "the gradient has out's shape");
+    assert_eq!(
+        qkv_gradient.len(),
+        qkv.len(),
+        "the gradient has qkv's shape"
+    );
+    let target = Shared::new(qkv_gradient);
+    let width = attention.head_width();
+    let out = Matrix::new(out, tokens, hidden);
+    let gradient = Matrix::new(gradient, tokens, hidden);
+    for_each_task(attention, qkv, 10, |task, start| {
+        let head = task.head as usize;
+        let len = task.query.rows;
+        let gradients = Gradients {
+            out: out.part(start, len, head * width, width),
+            gradient: gradient.part(start, len, head * width, width),
+            statistics: &statistics[(start * heads + head) * 2..],
+            target,
+            hidden,
+            start: start * 3 * hidden + head * width,
+        };
+        R::attention_backward_task(&task, gradients);
+    });
+}
+
+fn check(attention: &Attention<'_>, qkv: usize, statistics: usize) -> usize {
+    let tokens = attention.packed.tokens();
+    assert!(attention.heads > 0, "at least one head");
+    assert_eq!(attention.hidden % attention.heads, 0, "heads of one width");
+    assert_eq!(
+        qkv,
+        tokens * 3 * attention.hidden,
+        "qkv is [tokens, 3 * hidden]"
+    );
+    assert_eq!(
+        statistics,
+        tokens * attention.heads * 2,
+        "statistics are [tokens, heads, 2]"
+    );
+    tokens
+}
+
+/// Calls `work` with each head of each sequence and the token with which it begins.
+fn for_each_task<'a, R: Real>(
+    attention: &Attention<'a>,
+    qkv: &'a [R],
+    products: usize,
+    work: impl Fn(Task<'a, R>, usize) + Send + Sync,
+) {
+    let packed = attention.packed;
+    let (heads, hidden) = (attention.heads, attention.hidden);
+    let tokens = packed.tokens();
+    let width = attention.head_width();
+    let scale = R::ONE / R::from_f64(width as f64).sqrt();
+    let mask = attention.mask.filter(|mask| !mask.drops_nothing());
+    let qkv = Matrix::new(qkv, tokens, 3 * hidden);
+    let operations = packed
+        .offsets
+        .windows(2)
+        .map(|ends| (ends[1] - ends[0]) as usize)
+        .map(|len| len * len * hidden * products)
+        .sum();
+    tiles(packed.rows.len() * heads, operations, |index| {
+        let (sequence, head) = (index / heads, index % heads);
+        let start = packed.offsets[sequence] as usize;
+        let len = packed.offsets[sequence + 1] as usize - start;
+        if len == 0 {
+            return;
+        }
+        let operand = |which: usize| qkv.part(start, len, which * hidden + head * width, width);
+        let task = Task {
+            query: operand(0),
+            key: operand(1),
+            value: operand(2),
+            scale,
+            mask,
+            row: packed.rows[sequence],
+            head: head as u32,
+            heads,
+        };
+        work(task, start);
+    });
+}
+
+#[expect(unsafe_code, reason = "tasks write to their own sequence and head")]
+#[inline(always)]
+fn part<'a, R>(buffer: Shared<'a, R>, start: usize, len: usize) -> &'a mut [R] {
+    // SAFETY: a query of a head belongs to one task, which holds one part of a buffer at a time.
+    unsafe { buffer.part(start, len) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Dropout;
+    use crate::kernels::dispatch::{Level, with_level};
+    use crate::kernels::gemm::tests::numbers;
+    use crate::parallel::with_threads;
+
+    const OFFSETS: [u32; 5] = [0, 1, 6, 6, 29];
+    const ROWS: [u64; 4] = [8, 3, 4, 100];
+
+    fn run<R: Real>(attention_of: &Attention<'_>, qkv: &[R], upstream: &[R]) -> (Vec<R>, Vec<R>) {
+        let tokens = attention_of.packed.tokens();
+        let mut out = vec![R::ZERO; tokens * attention_of.hidden];
+        let mut statistics = vec![R::ZERO; tokens * attention_of.heads * 2];
+        attention(attention_of, qkv, &mut out, &mut statistics);
+        let mut gradient = vec![R::ZERO; qkv.len()];
+        attention_backward(
+            attention_of,
+            qkv,
+            &out,
+            &statistics,
+            upstream,
+            &mut gradient,
+        );
+        (out, gradient)
+    }
+
+    fn probability_mask() -> Mask {
+        Mask::new(&Dropout { seed: 3, epoch: 1 }, 2, 0.25)
+    }
+
+    #[test]
+    fn without_dropout_it_is_the_textbook_formula() {
+        let (heads, hidden) = (2, 6);
+        let packed = Packed {
+            offsets: &OFFSETS,
+            rows: &ROWS,
+        };
+        let qkv = numbers::<f64>(29 * 3 * hidden, 1);
+        let attention_of = Attention {
+            packed,
+            heads,
+            hidden,
+            mask: None,
+        };
+        let (out, _) = run(&attention_of, &qkv, &numbers(29 * hidden, 2));
+        for ends in OFFSETS.windows(2) {
+            let (start, end) = (ends[0] as usize, ends[1] as usize);
+            for (query, head) in (start..end).flat_map(|query| [(query, 0), (query, 1)]) {
+                let at = |token: usize, which: usize, d: usize| {
+                    qkv[token * 18 + which * 6 + head * 3 + d]
+                };
+                let weights: Vec<f64> = (start..end)
+                    .map(|key| (0..3).map(|d| at(query, 0, d) * at(key, 1, d)).sum::<f64>())
+                    .map(|score| libm::exp(score / 3f64.sqrt()))
+                    .collect();
+                let total: f64 = weights.iter().sum();
+                for d in 0..3 {
+                    let expected: f64 = (start..end)
+                        .map(|key| weights[key - start] / total * at(key, 2, d))
+                        .sum();
+                    let got = out[query * 6 + head * 3 + d];
+                    assert!((got - expected).abs() < 1e-14);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn gradients_agree_with_finite_differences() {
+        let mask = probability_mask();
+        for mask in [None, Some(&mask)] {
+            for (heads, hidden, offsets) in [(2, 4, vec![0, 3, 4]), (1, 3, vec![0, 130, 131])] {
+                let attention_of = Attention {
+                    packed: Packed {
+                        offsets: &offsets,
+                        rows: &[5, 6],
+                    },
+                    heads,
+                    hidden,
+                    mask,
+                };
+                let tokens = offsets[2] as usize;
+                let mut qkv = numbers::<f64>(tokens * 3 * hidden, 1);
+                let upstream = numbers::<f64>(tokens * hidden, 2);
+                let (_, gradient) = run(&attention_of, &qkv, &upstream);
+                let mut places: Vec<usize> = (0..qkv.len()).collect();
+                if places.len() > 60 {
+                    places.retain(|place| place % 23 == 0);
+                }
+                for place in places {
+                    let before = qkv[place];
+                    let mut side = |delta: f64| {
+                        qkv[place] = before + delta;
+                        let (out, _) = run(&attention_of, &qkv, &upstream);
+                        out.iter().zip(&upstream).map(|(x, u)| x * u).sum::<f64>()
+                    };
+                    let expected = (side(1e-5) - side(-1e-5)) / 2e-5;
+                    qkv[place] = before;
+                    let got = gradient[place];
+                    assert!(
+                        (got - expected).abs() < 1e-8,
+                        "{place}: {got}, not {expected}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn levels_and_threads_change_no_bit() {
+        let mask = probability_mask();
+        for (heads, hidden, offsets) in [
+            (2, 64, OFFSETS.to_vec()),
+            (3, 21, OFFSETS.to_vec()),
+            (2, 32, vec![0, 200, 200, 201, 460]),
+        ] {
+            let tokens = offsets[4] as usize;
+            let attention_of = Attention {
+                packed: Packed {
+                    offsets: &offsets,
+                    rows: &ROWS,
+                },
+                heads,
+                hidden,
+                mask: Some(&mask),
+            };
+            let qkv = numbers::<f32>(tokens * 3 * hidden, 1);
+            let upstream = numbers::<f32>(tokens * hidden, 2);
+            let mut first = None;
+            for level in Level::ALL {
+                for threads in [1, 2, 3] {
+                    let got = with_level(level, || {
+                        with_threads(threads, || run(&attention_of, &qkv, &upstream))
+                    });
+                    assert_eq!(
+                        &got,
+                        first.get_or_insert(got.clone()),
+                        "{level:?} {threads}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_sequence_is_the_same_alone_and_in_company() {
+        let mask = probability_mask();
+        let (heads, hidden) = (2, 16);
+        let qkv = numbers::<f32>(29 * 3 * hidden, 1);
+        let upstream = numbers::<f32>(29 * hidden, 2);
+        let of = |offsets, rows| Attention {
+            packed: Packed { offsets, rows },
+            heads,
+            hidden,
+            mask: Some(&mask),
+        };
+        let (out, gradient) = run(&of(&OFFSETS, &ROWS), &qkv, &upstream);
+        let alone = run(&of(&[0, 23], &[100]), &qkv[6 * 48..], &upstream[6 * 16..]);
+        assert_eq!(
+            (&out[6 * 16..], &gradient[6 * 48..]),
+            (&alone.0[..], &alone.1[..])
+        );
+    }
+}

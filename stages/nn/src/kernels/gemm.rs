@@ -1,0 +1,461 @@
+//! Matrix products.
+//!
+//! Each element of C is a sum over k in blocks of 256: every block is one chain of fused multiply-adds in
+//! ascending order, begun at 0; the blocks are added in ascending order, to C or to the first of them; then
+//! the bias is added. Nothing else enters: registers hold neighbours along n or m, never along k.
+
+use crate::Real;
+use crate::parallel::{Shared, tiles};
+
+/// The length of a chain along k: a constant of the format.
+pub const BLOCK: usize = 256;
+
+/// A matrix in memory: element (i, j) is `data[i * row_stride + j * column_stride]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Matrix<'a, R> {
+    pub(crate) data: &'a [R],
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    pub(crate) row_stride: usize,
+    pub(crate) column_stride: usize,
+}
+
+impl<'a, R: Copy> Matrix<'a, R> {
+    /// `[rows, columns]`, row-major, without gaps.
+    pub fn new(data: &'a [R], rows: usize, columns: usize) -> Self {
+        assert_eq!(data.len(), rows * columns, "data is [rows, columns]");
+        Self::with_stride(data, rows, columns, columns)
+    }
+
+    /// `[rows, columns]`, row-major, a row beginning every `stride` numbers.
+    pub fn with_stride(data: &'a [R], rows: usize, columns: usize, stride: usize) -> Self {
+        assert!(
+            rows == 0 || columns == 0 || (rows - 1) * stride + columns <= data.len(),
+            "the matrix lies within its data"
+        );
+        Self {
+            data,
+            rows,
+            columns,
+            row_stride: stride,
+            column_stride: 1,
+        }
+    }
+
+    /// The same numbers with rows and columns changed over.
+    pub fn transposed(self) -> Self {
+        Self {
+            rows: self.columns,
+            columns: self.rows,
+            row_stride: self.column_stride,
+            column_stride: self.row_stride,
+            ..self
+        }
+    }
+
+    /// The number of rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The number of columns.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// A part of it.
+    pub fn part(self, first_row: usize, rows: usize, first_column: usize, columns: usize) -> Self {
+        assert!(
+            first_row + rows <= self.rows && first_column + columns <= self.columns,
+            "a part within the matrix"
+        );
+        let start = first_row * self.row_stride + first_column * self.column_stride;
+        Self {
+            data: &self.data[start.min(self.data.len())..],
+            rows,
+            columns,
+            ..self
+        }
+    }
+
+    /// Row `row` of a matrix whose columns lie next to each other.
+    #[inline(always)]
+    pub(crate) fn row(&self, row: usize) -> &'a [R] {
+        debug_assert_eq!(self.column_stride, 1);
+        &self.data[row * self.row_stride..][..self.columns]
+    }
+
+    /// Element (row, column).
+    #[inline(always)]
+    pub(crate) fn at(&self, row: usize, column: usize) -> R {
+        self.data[row * self.row_stride + column * self.column_stride]
+    }
+}
+
+/// A matrix to write to: row-major, a row beginning every `row_stride` numbers.
+#[derive(Debug)]
+pub struct MatrixMut<'a, R> {
+    pub(crate) data: &'a mut [R],
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    pub(crate) row_stride: usize,
+}
+
+impl<'a, R> MatrixMut<'a, R> {
+    /// `[rows, columns]` without gaps.
+    pub fn new(data: &'a mut [R], rows: usize, columns: usize) -> Self {
+        assert_eq!(data.len(), rows * columns, "data is [rows, columns]");
+        Self::with_stride(data, rows, columns, columns)
+    }
+
+    /// `[rows, columns]`, a row beginning every `stride` numbers.
+    pub fn with_stride(data: &'a mut [R], rows: usize, columns: usize, stride: usize) -> Self {
+        assert!(
+            rows == 0 || columns == 0 || (rows - 1) * stride + columns <= data.len(),
+            "the matrix lies within its data"
+        );
+        assert!(columns <= stride || rows <= 1, "rows do not overlap");
+        Self {
+            data,
+            rows,
+            columns,
+            row_stride: stride,
+        }
+    }
+}
+
+/// What becomes of a product.
+#[derive(Debug)]
+pub enum Epilogue<'a, R> {
+    /// `C = A B`
+    Overwrite,
+    /// `C = C + A B`
+    Add,
+    /// `C = A B + bias`, one number of bias a column.
+    Bias(&'a [R]),
+    /// `C = A B + bias`, and gelu(C) in a matrix of C's shape.
+    BiasGelu(&'a [R], MatrixMut<'a, R>),
+}
+
+/// One thread's share of a product: a rectangle of C.
+#[doc(hidden)]
+#[derive(Clone, Copy)]
+pub struct Task<'a, R> {
+    pub(crate) a: Matrix<'a, R>,
+    pub(crate) b: Matrix<'a, R>,
+    pub(crate) c: Target<'a, R>,
+    pub(crate) adds: bool,
+    pub(crate) bias: Option<&'a [R]>,
+    pub(crate) activation: Option<Target<'a, R>>,
+}
+
+/// A rectangle of a matrix that tasks share.
+#[derive(Clone, Copy)]
+pub(crate) struct Target<'a, R> {
+    pub(crate) data: Shared<'a, R>,
+    pub(crate) start: usize,
+    pub(crate) stride: usize,
+}
+
+impl<'a, R> Target<'a, R> {
+    pub(crate) fn of(matrix: MatrixMut<'a, R>) -> Self {
+        Self {
+            data: Shared::new(matrix.data),
+            start: 0,
+            stride: matrix.row_stride,
+        }
+    }
+
+    fn part(self, first_row: usize, first_column: usize) -> Self {
+        Self {
+            start: self.start + first_row * self.stride + first_column,
+            ..self
+        }
+    }
+
+    #[expect(unsafe_code, reason = "tasks write to their own rectangles")]
+    #[inline(always)]
+    fn row(self, row: usize, columns: usize) -> &'a mut [R] {
+        // SAFETY: rectangles of different tasks do not overlap, and a task holds one row at a time.
+        unsafe { self.data.part(self.start + row * self.stride, columns) }
+    }
+}
+
+#[inline(always)]
+pub(crate) fn gemm_task<R: Real>(task: &Task<'_, R>) {
+    let (rows, columns, depth) = (task.a.rows, task.b.columns, task.a.columns);
+    let mut sums = vec![R::ZERO; columns];
+    for row in 0..rows {
+        let c = task.c.row(row, columns);
+        if depth == 0 && !task.adds {
+            c.fill(R::ZERO);
+        }
+        for start in (0..depth).step_by(BLOCK) {
+            sums.fill(R::ZERO);
+            for k in start..depth.min(start + BLOCK) {
+                let a = task.a.at(row, k);
+                if task.b.column_stride == 1 {
+                    for (sum, &b) in sums.iter_mut().zip(task.b.row(k)) {
+                        *sum = a.mul_add(b, *sum);
+                    }
+                } else {
+                    for (column, sum) in sums.iter_mut().enumerate() {
+                        *sum = a.mul_add(task.b.at(k, column), *sum);
+                    }
+                }
+            }
+            if start == 0 && !task.adds {
+                c.copy_from_slice(&sums);
+            } else {
+                for (c, &sum) in c.iter_mut().zip(&sums) {
+                    *c += sum;
+                }
+            }
+        }
+        if let Some(bias) = task.bias {
+            for (c, &bias) in c.iter_mut().zip(bias) {
+                *c += bias;
+            }
+        }
+        if let Some(activation) = task.activation {
+            for (y, &x) in activation.row(row, columns).iter_mut().zip(&*c) {
+                *y = x.gelu();
+            }
+        }
+    }
+}
+
+/// Rows of C in a task.
+const TASK_ROWS: usize = 96;
+
+/// The product of A `[m, k]` and B `[k, n]` in C `[m, n]`; transposed operands are views
+/// ([`Matrix::transposed`]). `2 m n k` operations.
+///
+/// # Panics
+/// Where the shapes do not fit.
+pub fn gemm<R: Real>(
+    a: Matrix<'_, R>,
+    b: Matrix<'_, R>,
+    c: MatrixMut<'_, R>,
+    epilogue: Epilogue<'_, R>,
+) {
+    assert_eq!(a.columns, b.rows, "A is [m, k] and B [k, n]");
+    assert_eq!((c.rows, c.columns), (a.rows, b.columns), "C is [m, n]");
+    let (rows, columns) = (c.rows, c.columns);
+    if rows == 0 || columns == 0 {
+        return;
+    }
+    let (adds, bias, activation) = match epilogue {
+        Epilogue::Overwrite => (false, None, None),
+        Epilogue::Add => (true, None, None),
+        Epilogue::Bias(bias) => (false, Some(bias), None),
+        Epilogue::BiasGelu(bias, activation) => {
+            assert_eq!(
+                (activation.rows, activation.columns),
+                (rows, columns),
+                "the activation has C's shape"
+            );
+            (false, Some(bias), Some(Target::of(activation)))
+        }
+    };
+    assert!(
+        bias.is_none_or(|bias| bias.len() == columns),
+        "one number of bias a column"
+    );
+    let c = Target::of(c);
+    tiles(
+        rows.div_ceil(TASK_ROWS),
+        rows * columns * a.columns,
+        |tile| {
+            let first = tile * TASK_ROWS;
+            let count = TASK_ROWS.min(rows - first);
+            R::gemm_task(&Task {
+                a: a.part(first, count, 0, a.columns),
+                b,
+                c: c.part(first, 0),
+                adds,
+                bias,
+                activation: activation.map(|activation| activation.part(first, 0)),
+            });
+        },
+    );
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::kernels::dispatch::{Level, with_level};
+    use crate::parallel::with_threads;
+    use crate::random::{Purpose, Stream};
+
+    /// `len` numbers of (-1, 1).
+    pub(crate) fn numbers<R: Real>(len: usize, seed: u64) -> Vec<R> {
+        let stream = Stream::new(seed, Purpose::Test);
+        (0..len as u64)
+            .map(|index| R::from_f64(stream.uniform_f64(index) * 2.0 - 1.0))
+            .collect()
+    }
+
+    /// The rule, spelled out for one element.
+    pub(crate) fn element<R: Real>(
+        a: Matrix<'_, R>,
+        b: Matrix<'_, R>,
+        row: usize,
+        column: usize,
+        initial: Option<R>,
+    ) -> R {
+        let mut total = initial;
+        for start in (0..a.columns).step_by(BLOCK) {
+            let mut chain = R::ZERO;
+            for k in start..a.columns.min(start + BLOCK) {
+                chain = a.at(row, k).mul_add(b.at(k, column), chain);
+            }
+            total = Some(total.map_or(chain, |total| total + chain));
+        }
+        total.unwrap_or(R::ZERO)
+    }
+
+    fn bits(x: &[f32]) -> Vec<u32> {
+        x.iter().map(|x| x.to_bits()).collect()
+    }
+
+    fn check(m: usize, n: usize, k: usize, transposed: [bool; 2], gap: usize, threads: &[usize]) {
+        let view = |data, rows: usize, columns: usize, transposed| {
+            if transposed {
+                Matrix::with_stride(data, columns, rows, rows + gap).transposed()
+            } else {
+                Matrix::with_stride(data, rows, columns, columns + gap)
+            }
+        };
+        let a_data = numbers::<f32>((m + gap) * (k + gap), 1);
+        let b_data = numbers::<f32>((n + gap) * (k + gap), 2);
+        let a = view(&a_data, m, k, transposed[0]);
+        let b = view(&b_data, k, n, transposed[1]);
+        let bias = numbers::<f32>(n, 3);
+        let stride = n + gap;
+        let initial = numbers::<f32>(m * stride, 4);
+        let mut overwritten = initial.clone();
+        let mut added = initial.clone();
+        let mut biased = initial.clone();
+        let mut activated = initial.clone();
+        for row in 0..m {
+            for (column, &bias) in bias.iter().enumerate() {
+                let at = row * stride + column;
+                overwritten[at] = element(a, b, row, column, None);
+                added[at] = element(a, b, row, column, Some(initial[at]));
+                biased[at] = overwritten[at] + bias;
+                activated[at] = biased[at].gelu();
+            }
+        }
+        for level in Level::ALL {
+            for &threads in threads {
+                with_level(level, || {
+                    with_threads(threads, || {
+                        let case = format!("{m}x{n}x{k} {transposed:?} {level:?} {threads}");
+                        let run = |epilogue: Epilogue<'_, f32>| {
+                            let mut c = initial.clone();
+                            gemm(a, b, MatrixMut::with_stride(&mut c, m, n, stride), epilogue);
+                            bits(&c)
+                        };
+                        assert_eq!(run(Epilogue::Overwrite), bits(&overwritten), "{case}");
+                        assert_eq!(run(Epilogue::Add), bits(&added), "{case}");
+                        assert_eq!(run(Epilogue::Bias(&bias)), bits(&biased), "{case}");
+                        let mut y = initial.clone();
+                        let activation = MatrixMut::with_stride(&mut y, m, n, stride);
+                        assert_eq!(
+                            run(Epilogue::BiasGelu(&bias, activation)),
+                            bits(&biased),
+                            "{case}"
+                        );
+                        assert_eq!(bits(&y), bits(&activated), "{case}");
+                    });
+                });
+            }
+        }
+    }
+
+    #[test]
+    fn every_level_and_layout_gives_the_bits_of_the_rule() {
+        for (m, n, k) in [
+            (1, 1, 1),
+            (1, 7, 3),
+            (12, 32, 256),
+            (13, 33, 257),
+            (25, 70, 515),
+            (5, 100, 0),
+            (40, 3, 300),
+        ] {
+            for transposed in [[false, false], [true, false], [false, true], [true, true]] {
+                check(m, n, k, transposed, 0, &[1]);
+                check(m, n, k, transposed, 3, &[1]);
+            }
+        }
+    }
+
+    #[test]
+    fn the_number_of_threads_changes_nothing() {
+        check(150, 140, 300, [false, true], 0, &[1, 2, 3, 4, 5, 6, 7, 8]);
+        check(33, 40, 2100, [true, false], 0, &[1, 2, 3, 8]);
+    }
+
+    /// In the manner of FPRev (Xie and others 2024): with 2^60 at place i, -2^60 at place j and ones
+    /// elsewhere, what is added before the two meet is lost: the result tells how many ones are added after.
+    #[test]
+    fn the_tree_of_the_sum_is_the_one_promised() {
+        let k = 600;
+        let huge = 2f32.powi(60);
+        for level in Level::ALL {
+            with_level(level, || {
+                for (i, j) in [
+                    (0, 1),
+                    (3, 200),
+                    (254, 255),
+                    (255, 256),
+                    (10, 300),
+                    (256, 511),
+                    (100, 599),
+                    (512, 599),
+                ] {
+                    let mut a = vec![1f32; k];
+                    a[i] = huge;
+                    a[j] = -huge;
+                    let b = vec![1f32; k * 40];
+                    let mut c = vec![0f32; 40];
+                    gemm(
+                        Matrix::new(&a, 1, k),
+                        Matrix::new(&b, k, 40),
+                        MatrixMut::new(&mut c, 1, 40),
+                        Epilogue::Overwrite,
+                    );
+                    // Within one block: the ones behind j in it, and all other blocks. Across blocks: the
+                    // rest of each one's own block is lost too, and everything before.
+                    let (first, second) = (i / 256, j / 256);
+                    let end = |block: usize| k.min((block + 1) * 256);
+                    let expected = if first == second {
+                        (end(first) - 1 - j) + (k - end(first)) + first * 256
+                    } else {
+                        k - end(second)
+                    };
+                    assert!(
+                        c.iter().all(|&c| c == expected as f32),
+                        "{i} {j}: {c:?}, not {expected}"
+                    );
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn f64_follows_the_same_rule() {
+        let (m, n, k) = (9, 21, 300);
+        let (a, b) = (numbers::<f64>(m * k, 1), numbers::<f64>(k * n, 2));
+        let (a, b) = (Matrix::new(&a, m, k), Matrix::new(&b, k, n));
+        let mut c = vec![0.0; m * n];
+        gemm(a, b, MatrixMut::new(&mut c, m, n), Epilogue::Overwrite);
+        for row in 0..m {
+            for column in 0..n {
+                assert_eq!(c[row * n + column], element(a, b, row, column, None));
+            }
+        }
+    }
+}
