@@ -64,6 +64,17 @@ impl Features {
         self
     }
 
+    /// The same, with what `other` says of `column`.
+    #[must_use]
+    pub fn with_column_of(mut self, other: &Self, column: &str) -> Self {
+        let described = other.columns.iter().find(|(name, _)| name == column);
+        let own = self.columns.iter_mut().find(|(name, _)| name == column);
+        if let (Some((_, own)), Some((_, described))) = (own, described) {
+            *own = described.clone();
+        }
+        self
+    }
+
     /// `schema` with this description as its only metadata, and none at its fields.
     pub fn describe(&self, schema: &Schema) -> Schema {
         let fields: Vec<Field> = schema
