@@ -53,10 +53,7 @@ pub fn open_splits(files: &ArtifactFiles) -> Result<BTreeMap<String, Table>, Sta
 ///
 /// # Errors
 /// Where there is none of this name; the message names the nearest one.
-pub fn find_split<'a>(
-    splits: &'a BTreeMap<String, Table>,
-    name: &str,
-) -> Result<&'a Table, StageError> {
+pub fn find_split<'a, T>(splits: &'a BTreeMap<String, T>, name: &str) -> Result<&'a T, StageError> {
     splits.get(name).ok_or_else(|| {
         let error = StageError::invalid(format!("the data has no split `{name}`"));
         let names = || splits.keys().map(String::as_str);

@@ -5,8 +5,10 @@ pub mod features;
 pub mod files;
 mod mapping;
 pub mod table;
+pub mod tokens;
 
 pub use dataset::Dataset;
 pub use features::Features;
 pub use files::Files;
 pub use table::{Labels, Table, TableWriter, Text, write_table};
+pub use tokens::Tokens;
