@@ -31,6 +31,11 @@ impl Batch {
         self.len() == 0
     }
 
+    /// The tokens of row `row`.
+    pub fn range(&self, row: usize) -> std::ops::Range<usize> {
+        self.offsets[row] as usize..self.offsets[row + 1] as usize
+    }
+
     /// The tokens of all rows.
     pub fn tokens(&self) -> usize {
         self.ids.len()

@@ -7,20 +7,27 @@
 
 pub mod batch;
 pub mod kernels;
+pub mod loss;
 pub mod math;
+pub mod model;
+pub mod optimizer;
 pub mod parallel;
 pub mod parameters;
 pub mod random;
 pub mod real;
+pub mod schedule;
 
 pub use batch::{Batch, Dropout};
-pub use parameters::{Parameters, Tensor};
+pub use parameters::{Initial, Parameters, Tensor};
 pub use real::Real;
 
 /// A model that can be trained.
 pub trait Network<R: Real>: Send {
     /// The names and shapes of its tensors, in the order in which they lie in the buffer.
     fn parameters(&self) -> &Parameters;
+
+    /// The same, to change what is trained.
+    fn parameters_mut(&mut self) -> &mut Parameters;
 
     /// The number of outputs a row: classes, or 1.
     fn outputs(&self) -> usize;

@@ -1,0 +1,461 @@
+//! BERT (Devlin and others 2018, <https://arxiv.org/abs/1810.04805>) with a head for classification, on
+//! packed rows: padding is never computed.
+//!
+//! The layers, their order and the names of the tensors are those of transformers'
+//! `BertForSequenceClassification`: normalization behind each residual connection, gelu with erf.
+
+use std::ops::Range;
+
+use crate::batch::{Batch, Dropout};
+use crate::kernels::{
+    Mask, Normalization, Packed, dropout, embedding, embedding_backward, layer_norm,
+    layer_norm_backward, tanh, tanh_backward,
+};
+use crate::model::encoder::{EncoderLayer, Kept, LayerSizes, Scratch};
+use crate::model::head::{Head, HeadConfig};
+use crate::model::linear::{Linear, resize};
+use crate::parameters::{Initial, Parameters};
+use crate::{Network, Real};
+
+/// The dropout of the embeddings among the network's; those of the layers follow. Part of the format.
+const EMBEDDINGS_DROPOUT: u64 = 1;
+
+/// What the head reads of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pooling {
+    /// The last hidden state of the first token.
+    Cls,
+    /// The same through the pooler, a linear layer and tanh.
+    Pooler,
+    /// The mean of the last hidden states.
+    Mean,
+}
+
+/// The sizes of a [`Bert`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct BertConfig {
+    /// How many tokens there are.
+    pub vocab_size: usize,
+    /// The numbers of a hidden state.
+    pub hidden_size: usize,
+    /// The layers.
+    pub layers: usize,
+    /// The heads of attention; they share the hidden size evenly.
+    pub heads: usize,
+    /// The numbers between the two products of a layer.
+    pub intermediate_size: usize,
+    /// The most tokens of a row.
+    pub max_positions: usize,
+    /// How many segments there are.
+    pub type_vocab_size: usize,
+    /// The token whose embedding has no gradient.
+    pub padding_id: Option<usize>,
+    /// Added to variances.
+    pub layer_norm_eps: f64,
+    /// The standard deviation of initial weights.
+    pub initializer_range: f64,
+    /// Dropout of embeddings and of what is added to hidden states, from 0 to below 1.
+    pub hidden_dropout: f64,
+    /// Dropout of the attention's probabilities, from 0 to below 1.
+    pub attention_dropout: f64,
+    /// Dropout before the head, from 0 to below 1.
+    pub head_dropout: f64,
+    /// What the head reads.
+    pub pooling: Pooling,
+    /// The number of logits.
+    pub outputs: usize,
+}
+
+/// Where a normalization's tensors lie.
+#[derive(Clone, Debug)]
+pub(crate) struct NormPlaces {
+    gamma: Range<usize>,
+    beta: Range<usize>,
+    epsilon: f64,
+}
+
+impl NormPlaces {
+    pub fn new(parameters: &mut Parameters, name: &str, width: usize, epsilon: f64) -> Self {
+        Self {
+            gamma: parameters.add(format!("{name}.weight"), &[width], Initial::Ones),
+            beta: parameters.add(format!("{name}.bias"), &[width], Initial::Zeros),
+            epsilon,
+        }
+    }
+
+    pub fn of<'a, R: Real>(&self, weights: &'a [R]) -> Normalization<'a, R> {
+        Normalization {
+            gamma: &weights[self.gamma.clone()],
+            beta: &weights[self.beta.clone()],
+            epsilon: R::from_f64(self.epsilon),
+        }
+    }
+
+    /// [`layer_norm_backward`] with the tensors' gradients in the network's.
+    pub fn backward<R: Real>(
+        &self,
+        weights: &[R],
+        x: &[R],
+        statistics: &[R],
+        gradient: &mut [R],
+        gradients: &mut [R],
+    ) {
+        // gamma lies before beta: `new` adds them in this order.
+        let (before, behind) = gradients.split_at_mut(self.beta.start);
+        layer_norm_backward(
+            &self.of(weights),
+            x,
+            statistics,
+            gradient,
+            &mut before[self.gamma.clone()],
+            &mut behind[..self.beta.len()],
+        );
+    }
+}
+
+/// The network; see the module.
+#[derive(Debug)]
+pub struct Bert<R> {
+    config: BertConfig,
+    parameters: Parameters,
+    words: Range<usize>,
+    positions: Range<usize>,
+    types: Range<usize>,
+    norm: NormPlaces,
+    layers: Vec<EncoderLayer>,
+    pooler: Linear,
+    head: Head<R>,
+    position_ids: Vec<u32>,
+    type_ids: Vec<u32>,
+    /// The sum of the three embeddings, and its statistics.
+    embedded: Vec<R>,
+    embedded_statistics: Vec<R>,
+    /// The hidden states: those of the embeddings, then each layer's. In evaluation two take turns.
+    hidden: Vec<Vec<R>>,
+    kept: Vec<Kept<R>>,
+    scratch: Scratch<R>,
+    gradient: Vec<R>,
+    /// The first tokens' last hidden states, for the pooler.
+    first: Vec<R>,
+    features: Vec<R>,
+    features_gradient: Vec<R>,
+    dropout: Option<Dropout>,
+}
+
+impl<R: Real> Bert<R> {
+    /// A network of these sizes.
+    ///
+    /// # Panics
+    /// Where the heads do not share the hidden size evenly.
+    pub fn new(config: BertConfig) -> Self {
+        let hidden = config.hidden_size;
+        assert!(
+            config.heads > 0 && hidden.is_multiple_of(config.heads),
+            "{} heads share a hidden size of {hidden}",
+            config.heads
+        );
+        let normal = Initial::Normal {
+            deviation: config.initializer_range,
+        };
+        let mut parameters = Parameters::default();
+        let words = parameters.add(
+            "bert.embeddings.word_embeddings.weight",
+            &[config.vocab_size, hidden],
+            match config.padding_id {
+                None => normal,
+                Some(row) => Initial::NormalWithZeroRow {
+                    deviation: config.initializer_range,
+                    row,
+                },
+            },
+        );
+        let positions = parameters.add(
+            "bert.embeddings.position_embeddings.weight",
+            &[config.max_positions, hidden],
+            normal,
+        );
+        let types = parameters.add(
+            "bert.embeddings.token_type_embeddings.weight",
+            &[config.type_vocab_size, hidden],
+            normal,
+        );
+        let epsilon = config.layer_norm_eps;
+        let norm = NormPlaces::new(
+            &mut parameters,
+            "bert.embeddings.LayerNorm",
+            hidden,
+            epsilon,
+        );
+        let sizes = LayerSizes {
+            hidden,
+            heads: config.heads,
+            intermediate: config.intermediate_size,
+            epsilon,
+            hidden_dropout: config.hidden_dropout,
+            attention_dropout: config.attention_dropout,
+            initial: normal,
+        };
+        let layers = (0..config.layers)
+            .map(|layer| {
+                let first_dropout = EMBEDDINGS_DROPOUT + 1 + 3 * layer as u64;
+                let name = format!("bert.encoder.layer.{layer}");
+                EncoderLayer::new(&mut parameters, &name, &sizes, first_dropout)
+            })
+            .collect();
+        let before_pooler = parameters.tensors().len();
+        let pooler = Linear::new(
+            &mut parameters,
+            "bert.pooler.dense",
+            [hidden, hidden],
+            [normal, Initial::Zeros],
+        );
+        for tensor in &mut parameters.tensors_mut()[before_pooler..] {
+            tensor.trained = config.pooling == Pooling::Pooler;
+        }
+        let head = Head::new(
+            &mut parameters,
+            "classifier",
+            HeadConfig {
+                inputs: hidden,
+                outputs: config.outputs,
+                dropout: config.head_dropout,
+                weight: normal,
+                bias: Initial::Zeros,
+            },
+        );
+        Self {
+            config,
+            parameters,
+            words,
+            positions,
+            types,
+            norm,
+            layers,
+            pooler,
+            head,
+            position_ids: Vec::new(),
+            type_ids: Vec::new(),
+            embedded: Vec::new(),
+            embedded_statistics: Vec::new(),
+            hidden: Vec::new(),
+            kept: Vec::new(),
+            scratch: Scratch::default(),
+            gradient: Vec::new(),
+            first: Vec::new(),
+            features: Vec::new(),
+            features_gradient: Vec::new(),
+            dropout: None,
+        }
+    }
+
+    /// What the head read of each row of the last batch, before dropout: `[rows, hidden_size]`.
+    pub fn features(&self) -> &[R] {
+        &self.features
+    }
+
+    /// Hidden states of the last batch, `[tokens, hidden_size]`: for 0 the embeddings', for `l` those behind
+    /// layer `l`. Only training keeps them.
+    pub fn hidden_states(&self, layer: usize) -> &[R] {
+        &self.hidden[layer]
+    }
+
+    fn embeddings_mask(&self) -> Option<Mask> {
+        let dropout = self.dropout.as_ref()?;
+        Some(Mask::new(
+            dropout,
+            EMBEDDINGS_DROPOUT,
+            self.config.hidden_dropout,
+        ))
+    }
+
+    fn embed(&mut self, weights: &[R], batch: &Batch) {
+        let (tokens, width) = (batch.tokens(), self.config.hidden_size);
+        self.position_ids.clear();
+        for row in 0..batch.len() {
+            self.position_ids.extend(0..batch.range(row).len() as u32);
+        }
+        self.type_ids.clear();
+        self.type_ids.extend_from_slice(&batch.type_ids);
+        self.type_ids.resize(tokens, 0);
+        resize(&mut self.embedded, tokens * width);
+        resize(&mut self.embedded_statistics, 2 * tokens);
+        resize(&mut self.hidden[0], tokens * width);
+        let tables = [
+            (&batch.ids[..], &weights[self.words.clone()]),
+            (&self.type_ids[..], &weights[self.types.clone()]),
+            (&self.position_ids[..], &weights[self.positions.clone()]),
+        ];
+        embedding(&tables, width, &mut self.embedded);
+        layer_norm(
+            &self.norm.of(weights),
+            &self.embedded,
+            &mut self.hidden[0],
+            &mut self.embedded_statistics,
+        );
+        if let Some(mask) = self.embeddings_mask() {
+            dropout(&mask, Packed::of(batch), width, &mut self.hidden[0]);
+        }
+    }
+
+    fn embed_backward(&mut self, weights: &[R], batch: &Batch, gradients: &mut [R]) {
+        let width = self.config.hidden_size;
+        if let Some(mask) = self.embeddings_mask() {
+            dropout(&mask, Packed::of(batch), width, &mut self.gradient);
+        }
+        self.norm.backward(
+            weights,
+            &self.embedded,
+            &self.embedded_statistics,
+            &mut self.gradient,
+            gradients,
+        );
+        for (ids, place) in [
+            (&batch.ids, &self.words),
+            (&self.type_ids, &self.types),
+            (&self.position_ids, &self.positions),
+        ] {
+            embedding_backward(ids, &self.gradient, width, &mut gradients[place.clone()]);
+        }
+        if let Some(id) = self.config.padding_id {
+            let start = self.words.start + id * width;
+            gradients[start..start + width].fill(R::ZERO);
+        }
+    }
+
+    /// Writes the features of each row from the last hidden states in `hidden[last]`.
+    fn pool(&mut self, weights: &[R], batch: &Batch, last: usize) {
+        let width = self.config.hidden_size;
+        let hidden = &self.hidden[last];
+        resize(&mut self.features, batch.len() * width);
+        let into = match self.config.pooling {
+            Pooling::Pooler => {
+                resize(&mut self.first, batch.len() * width);
+                &mut self.first
+            }
+            _ => &mut self.features,
+        };
+        for (row, into) in into.chunks_exact_mut(width).enumerate() {
+            let tokens = batch.range(row);
+            into.fill(R::ZERO);
+            if self.config.pooling == Pooling::Mean {
+                for state in hidden[tokens.start * width..tokens.end * width].chunks_exact(width) {
+                    R::add_tile(into, state);
+                }
+                R::scale_tile(into, share(tokens.len()));
+            } else if !tokens.is_empty() {
+                into.copy_from_slice(&hidden[tokens.start * width..][..width]);
+            }
+        }
+        if self.config.pooling == Pooling::Pooler {
+            self.pooler
+                .forward(weights, &self.first, &mut self.features);
+            tanh(&mut self.features);
+        }
+    }
+
+    /// Writes the gradient of the last hidden states to `gradient`, given that of the features.
+    fn pool_backward(&mut self, weights: &[R], batch: &Batch, gradients: &mut [R]) {
+        let width = self.config.hidden_size;
+        if self.config.pooling == Pooling::Pooler {
+            tanh_backward(&mut self.features_gradient, &self.features);
+            self.pooler
+                .add_gradients(&self.first, &self.features_gradient, gradients);
+            self.pooler
+                .backward(weights, &self.features_gradient, &mut self.first);
+            std::mem::swap(&mut self.first, &mut self.features_gradient);
+        }
+        resize(&mut self.gradient, batch.tokens() * width);
+        self.gradient.fill(R::ZERO);
+        for (row, from) in self.features_gradient.chunks_exact(width).enumerate() {
+            let tokens = batch.range(row);
+            if self.config.pooling == Pooling::Mean {
+                let share = share(tokens.len());
+                let states = &mut self.gradient[tokens.start * width..tokens.end * width];
+                for state in states.chunks_exact_mut(width) {
+                    R::axpy_tile(state, share, from);
+                }
+            } else if !tokens.is_empty() {
+                self.gradient[tokens.start * width..][..width].copy_from_slice(from);
+            }
+        }
+    }
+}
+
+/// One of `count` equal parts.
+fn share<R: Real>(count: usize) -> R {
+    R::ONE / R::from_f64(count.max(1) as f64)
+}
+
+impl<R: Real> Network<R> for Bert<R> {
+    fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    fn parameters_mut(&mut self) -> &mut Parameters {
+        &mut self.parameters
+    }
+
+    fn outputs(&self) -> usize {
+        self.head.outputs()
+    }
+
+    fn forward(&mut self, weights: &[R], batch: &Batch, dropout: Option<&Dropout>) -> Vec<R> {
+        self.dropout = dropout.copied();
+        // In evaluation two hidden states take turns, and one layer's place serves all.
+        let (states, places) = match dropout {
+            Some(_) => (self.layers.len() + 1, self.layers.len()),
+            None => (2, 1),
+        };
+        if self.hidden.len() < states {
+            self.hidden.resize_with(states, Vec::new);
+        }
+        if self.kept.len() < places {
+            self.kept.resize_with(places, Kept::default);
+        }
+        self.embed(weights, batch);
+        for (index, layer) in self.layers.iter().enumerate() {
+            let (from, to) = (index % states, (index + 1) % states);
+            let mut out = std::mem::take(&mut self.hidden[to]);
+            let kept = &mut self.kept[index % places];
+            layer.forward(weights, batch, dropout, &self.hidden[from], kept, &mut out);
+            self.hidden[to] = out;
+        }
+        self.pool(weights, batch, self.layers.len() % states);
+        self.head.forward(weights, batch, &self.features, dropout)
+    }
+
+    fn backward(
+        &mut self,
+        weights: &[R],
+        batch: &Batch,
+        logits_gradient: &[R],
+        gradients: &mut [R],
+    ) {
+        resize(&mut self.features_gradient, self.features.len());
+        let features_gradient = &mut self.features_gradient;
+        self.head.backward(
+            weights,
+            batch,
+            logits_gradient,
+            gradients,
+            features_gradient,
+        );
+        self.pool_backward(weights, batch, gradients);
+        let Some(dropout) = self.dropout else {
+            return;
+        };
+        for (index, layer) in self.layers.iter().enumerate().rev() {
+            layer.backward(
+                weights,
+                batch,
+                &dropout,
+                &self.hidden[index],
+                &mut self.kept[index],
+                &mut self.scratch,
+                &mut self.gradient,
+                gradients,
+            );
+        }
+        self.embed_backward(weights, batch, gradients);
+    }
+}

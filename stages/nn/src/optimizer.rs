@@ -1,0 +1,290 @@
+//! Optimizers: what a step does to the weights, with PyTorch's arithmetic and defaults.
+//!
+//! The moments lie in buffers of the layout of the weights. A tensor that is not trained is left alone
+//! altogether: no decay, no moments, no part in the norm of the gradient.
+
+use crate::Real;
+use crate::kernels::{self, AdamStep, SgdStep, sum_of_squares};
+use crate::parameters::{Parameters, Tensor};
+
+/// Adam's constants, for both of its forms.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Adam {
+    /// How much of the first and of the second moment is kept from step to step.
+    pub betas: [f64; 2],
+    /// Added to the root of the second moment, after its correction.
+    pub eps: f64,
+    /// How fast weights decay: decoupled from the gradient in AdamW, part of it in Adam.
+    pub weight_decay: f64,
+}
+
+impl Adam {
+    /// The defaults of `torch.optim.Adam`.
+    pub const ADAM: Self = Self {
+        betas: [0.9, 0.999],
+        eps: 1e-8,
+        weight_decay: 0.0,
+    };
+    /// The defaults of `torch.optim.AdamW`.
+    pub const ADAMW: Self = Self {
+        weight_decay: 0.01,
+        ..Self::ADAM
+    };
+}
+
+/// The constants of stochastic gradient descent; the default is that of `torch.optim.SGD`.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Sgd {
+    /// How much of the last step's direction is kept.
+    pub momentum: f64,
+    /// Added to the gradient, times the weight.
+    pub weight_decay: f64,
+}
+
+/// Which optimizer, with what constants.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Rule {
+    /// Adam: weight decay is part of the gradient.
+    Adam(Adam),
+    /// AdamW: weights decay by themselves, `p (1 - lr decay)` before each update.
+    AdamW(Adam),
+    /// Stochastic gradient descent.
+    Sgd(Sgd),
+}
+
+impl Rule {
+    fn weight_decay(&self) -> f64 {
+        match self {
+            Self::Adam(adam) | Self::AdamW(adam) => adam.weight_decay,
+            Self::Sgd(sgd) => sgd.weight_decay,
+        }
+    }
+}
+
+/// All that an optimizer remembers from step to step: with the weights, what a checkpoint must hold.
+#[derive(Clone, Debug, PartialEq)]
+pub struct State<R> {
+    /// How many steps were made.
+    pub step: u64,
+    /// Adam's first moment, or the momentum; empty where the rule has none.
+    pub first: Vec<R>,
+    /// Adam's second moment; empty where the rule has none.
+    pub second: Vec<R>,
+}
+
+/// An optimizer and its state.
+#[derive(Clone, Debug)]
+pub struct Optimizer<R> {
+    rule: Rule,
+    no_decay: Vec<String>,
+    state: State<R>,
+}
+
+impl<R: Real> Optimizer<R> {
+    /// An optimizer for a network's weights, before its first step. Tensors whose name contains one of
+    /// `no_decay` do not decay.
+    pub fn new(rule: Rule, no_decay: &[String], parameters: &Parameters) -> Self {
+        let len = parameters.buffer_len();
+        let (first, second) = match rule {
+            Rule::Adam(_) | Rule::AdamW(_) => (len, len),
+            Rule::Sgd(sgd) if sgd.momentum != 0.0 => (len, 0),
+            Rule::Sgd(_) => (0, 0),
+        };
+        Self {
+            rule,
+            no_decay: no_decay.to_vec(),
+            state: State {
+                step: 0,
+                first: vec![R::ZERO; first],
+                second: vec![R::ZERO; second],
+            },
+        }
+    }
+
+    /// What a checkpoint must hold.
+    pub fn state(&self) -> &State<R> {
+        &self.state
+    }
+
+    /// Goes on from a checkpoint's state; answers `false`, and changes nothing, where its buffers are
+    /// not as long as this optimizer's.
+    pub fn restore(&mut self, state: State<R>) -> bool {
+        let fits = state.first.len() == self.state.first.len()
+            && state.second.len() == self.state.second.len();
+        if fits {
+            self.state = state;
+        }
+        fits
+    }
+
+    /// Makes one step with the learning rate `learning_rate` against `gradients`, each multiplied by
+    /// `scale` first (as [`clip_scale`] says, or 1).
+    pub fn step(
+        &mut self,
+        parameters: &Parameters,
+        weights: &mut [R],
+        gradients: &[R],
+        learning_rate: f64,
+        scale: f64,
+    ) {
+        self.state.step += 1;
+        for tensor in parameters.tensors().iter().filter(|tensor| tensor.trained) {
+            let decay = self.weight_decay(tensor);
+            let range = tensor.range();
+            let weights = &mut weights[range.clone()];
+            let gradients = &gradients[range.clone()];
+            let State {
+                step,
+                first,
+                second,
+            } = &mut self.state;
+            match self.rule {
+                Rule::Adam(adam) | Rule::AdamW(adam) => {
+                    let (weight_decay, l2) = match self.rule {
+                        Rule::AdamW(_) => (decay, 0.0),
+                        _ => (0.0, decay),
+                    };
+                    let step = AdamStep {
+                        learning_rate,
+                        betas: adam.betas,
+                        epsilon: adam.eps,
+                        weight_decay,
+                        l2,
+                        step: *step,
+                        gradient_scale: scale,
+                    };
+                    let first = &mut first[range.clone()];
+                    kernels::adam(&step, weights, gradients, first, &mut second[range]);
+                }
+                Rule::Sgd(descent) => {
+                    let step = SgdStep {
+                        learning_rate,
+                        momentum: descent.momentum,
+                        l2: decay,
+                        gradient_scale: scale,
+                    };
+                    let velocity = (!first.is_empty()).then(|| &mut first[range]);
+                    kernels::sgd(&step, weights, gradients, velocity);
+                }
+            }
+        }
+    }
+
+    fn weight_decay(&self, tensor: &Tensor) -> f64 {
+        let spared = self
+            .no_decay
+            .iter()
+            .any(|pattern| tensor.name.contains(pattern.as_str()));
+        if spared {
+            0.0
+        } else {
+            self.rule.weight_decay()
+        }
+    }
+}
+
+/// The norm of all trained gradients together, in double.
+pub fn gradient_norm<R: Real>(parameters: &Parameters, gradients: &[R]) -> f64 {
+    let tensors = parameters.tensors().iter().filter(|tensor| tensor.trained);
+    let squares = tensors.map(|tensor| sum_of_squares(&gradients[tensor.range()]));
+    libm::sqrt(squares.sum())
+}
+
+/// What gradients of norm `norm` are multiplied by so that their norm is at most `limit`: as
+/// `torch.nn.utils.clip_grad_norm_`, `limit / (norm + 1e-6)` where that is below 1.
+pub fn clip_scale(norm: f64, limit: f64) -> f64 {
+    (limit / (norm + 1e-6)).min(1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parameters::Initial;
+
+    fn parameters() -> Parameters {
+        let mut parameters = Parameters::default();
+        parameters.add("layer.weight", &[2], Initial::Ones);
+        parameters.add("layer.bias", &[1], Initial::Ones);
+        parameters.add("frozen", &[1], Initial::Ones);
+        parameters.tensors_mut()[2].trained = false;
+        parameters
+    }
+
+    fn after(rule: Rule, steps: usize) -> Vec<f64> {
+        let parameters = parameters();
+        let mut weights = vec![1.0; parameters.buffer_len()];
+        let gradients = vec![0.5; parameters.buffer_len()];
+        let mut optimizer = Optimizer::new(rule, &["bias".to_owned()], &parameters);
+        for _ in 0..steps {
+            optimizer.step(&parameters, &mut weights, &gradients, 0.1, 1.0);
+        }
+        let at = |i: usize| weights[parameters.tensors()[i].offset];
+        vec![at(0), at(1), at(2)]
+    }
+
+    fn assert_near(got: &[f64], expected: &[f64]) {
+        for (got, expected) in got.iter().zip(expected) {
+            assert!((got - expected).abs() < 1e-8, "{got} is not {expected}");
+        }
+    }
+
+    #[test]
+    fn a_constant_gradient_moves_adam_by_the_learning_rate() {
+        let decayed = Adam {
+            weight_decay: 0.5,
+            ..Adam::ADAM
+        };
+        assert_near(&after(Rule::Adam(Adam::ADAM), 3), &[0.7, 0.7, 1.0]);
+        assert_near(&after(Rule::AdamW(decayed), 1), &[0.85, 0.9, 1.0]);
+        assert_near(&after(Rule::Adam(decayed), 1), &[0.9, 0.9, 1.0]);
+    }
+
+    #[test]
+    fn descent_follows_its_definition() {
+        let plain = Sgd::default();
+        assert_near(&after(Rule::Sgd(plain), 2), &[0.9, 0.9, 1.0]);
+        let momentum = Sgd {
+            momentum: 0.9,
+            ..plain
+        };
+        assert_near(&after(Rule::Sgd(momentum), 2), &[0.855, 0.855, 1.0]);
+        let decayed = Sgd {
+            weight_decay: 1.0,
+            ..plain
+        };
+        assert_near(&after(Rule::Sgd(decayed), 1), &[0.85, 0.95, 1.0]);
+    }
+
+    #[test]
+    fn a_step_after_a_restore_is_the_step_without() {
+        let parameters = parameters();
+        let gradients: Vec<f32> = (0..parameters.buffer_len()).map(|i| i as f32).collect();
+        let mut weights = vec![1.0; parameters.buffer_len()];
+        let mut optimizer = Optimizer::new(Rule::AdamW(Adam::ADAMW), &[], &parameters);
+        optimizer.step(&parameters, &mut weights, &gradients, 0.1, 1.0);
+        let mut other = Optimizer::new(Rule::AdamW(Adam::ADAMW), &[], &parameters);
+        assert!(other.restore(optimizer.state().clone()));
+        let mut others = weights.clone();
+        optimizer.step(&parameters, &mut weights, &gradients, 0.1, 0.5);
+        other.step(&parameters, &mut others, &gradients, 0.1, 0.5);
+        assert_eq!(weights, others);
+        assert!(!other.restore(State {
+            step: 1,
+            first: vec![0.0; 3],
+            second: vec![0.0; 3],
+        }));
+    }
+
+    #[test]
+    fn the_norm_leaves_out_what_is_not_trained() {
+        let parameters = parameters();
+        let mut gradients = vec![0.0_f32; parameters.buffer_len()];
+        for (tensor, value) in parameters.tensors().iter().zip([3.0, 4.0, 100.0]) {
+            gradients[tensor.offset] = value;
+        }
+        let norm = gradient_norm(&parameters, &gradients);
+        assert_eq!(norm, 5.0);
+        assert!((clip_scale(norm, 1.0) - 0.2).abs() < 1e-7);
+        assert_eq!(clip_scale(norm, 10.0), 1.0);
+    }
+}
