@@ -338,7 +338,8 @@ fn source_span(span: Span, sources: &[Source]) -> SourceSpan {
 /// The candidate that `name` was probably meant to be.
 pub fn nearest<'c>(name: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
     let folded = fold(name);
-    let allowed = (folded.chars().count() / 3).clamp(1, 4);
+    let length = folded.chars().count();
+    let allowed = length.div_ceil(3).clamp(1, 4).min(length.saturating_sub(1));
     candidates
         .into_iter()
         .map(|candidate| (distance(&folded, &fold(candidate)), candidate))

@@ -3,17 +3,28 @@
 //! Data flows one way: file -> pipeline -> plan -> run -> record.
 
 pub mod canonical;
+pub mod check;
+#[cfg(test)]
+mod check_tests;
 pub mod deserialize;
 pub mod diagnostic;
 pub mod event;
 pub mod key;
 pub mod kind;
+mod matrix;
 pub mod node;
+mod params;
+pub mod pipeline;
 pub mod plan;
 pub mod registry;
+mod schema;
+#[cfg(test)]
+mod toy;
+mod wiring;
 pub mod yaml;
 
 pub use canonical::{CanonicalError, Found, FoundAt, Map, Value};
+pub use check::{Checked, Options, check, check_file};
 pub use diagnostic::{Diagnostic, Look, Report, Severity, Source};
 pub use event::{Event, Events, Progress, Unit};
 pub use key::{Change, Ingredients, IngredientsError};

@@ -1,7 +1,9 @@
 //! Kinds without their types: what the engine holds of a [`Kind`], whatever its parameters are.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use schemars::generate::SchemaSettings;
 use schemars::{Schema, SchemaGenerator};
 use taper_cache::Digest;
 
@@ -9,9 +11,11 @@ use crate::canonical::{
     CanonicalError, Found, FoundAt, Value, from_value, references, to_value, to_value_with,
 };
 use crate::deserialize::{ReadError, from_node};
-use crate::diagnostic::nearest;
+use crate::diagnostic::{Diagnostic, nearest};
 use crate::kind::{Context, Kind, Makes, Outside, Stage, StageError};
-use crate::node::Node;
+use crate::node::{Entry, Node};
+use crate::pipeline::StageText;
+use crate::schema::{self, Definitions};
 
 /// A [`Kind`] as an object. Implemented for every kind; not to be implemented by hand.
 pub trait AnyKind: Send + Sync + 'static {
@@ -219,5 +223,101 @@ impl Kinds {
     /// The name of a kind that `name` may have been meant to be.
     pub fn nearest(self, name: &str) -> Option<&'static str> {
         nearest(name, self.iter().map(AnyKind::name))
+    }
+}
+
+impl Kinds {
+    /// The schemas of all kinds.
+    pub fn catalogue(self) -> Catalogue {
+        let mut generator = SchemaSettings::draft2020_12().into_generator();
+        let schemas: Vec<_> = self
+            .iter()
+            .map(|kind| (kind.name(), kind.schemas(&mut generator)))
+            .collect();
+        let definitions = generator.take_definitions(true);
+        let kinds = schemas.into_iter().map(|(name, schemas)| {
+            let settings = schema::keys(&definitions, schemas.settings.as_value());
+            let settings = settings.into_iter().map(str::to_owned).collect();
+            (name, (schemas, settings))
+        });
+        Catalogue {
+            kinds: kinds.collect(),
+            definitions,
+        }
+    }
+}
+
+/// The schemas of all kinds of a program.
+pub struct Catalogue {
+    kinds: BTreeMap<&'static str, (KindSchemas, Vec<String>)>,
+    definitions: Definitions,
+}
+
+impl Catalogue {
+    /// The schemas of a kind.
+    pub fn get(&self, kind: &str) -> Option<&KindSchemas> {
+        self.kinds.get(kind).map(|(schemas, _)| schemas)
+    }
+
+    /// What the schemas' `$ref`s name, by name.
+    pub fn definitions(&self) -> &Definitions {
+        &self.definitions
+    }
+
+    /// Reads what stands below the kind of a stage: its parameters and, side by side with them, the kind's
+    /// settings. Reports everything that does not fit.
+    pub fn read(
+        &self,
+        stage: &StageText<'_>,
+        body: &Node,
+        problems: &mut Vec<Diagnostic>,
+    ) -> Option<Arc<dyn AnyParams>> {
+        let Some(entries) = body.entries() else {
+            let message = format!(
+                "`{}` wants a map of its parameters, found {}",
+                stage.kind.name(),
+                body.describe()
+            );
+            problems.push(
+                Diagnostic::error("wrong-type", body.span, message)
+                    .help(format!("an example: {}", stage.kind.example().trim())),
+            );
+            return None;
+        };
+        let (schemas, names) = self.kinds.get(stage.kind.name())?;
+        let (settings, params): (Vec<Entry>, Vec<Entry>) = entries
+            .iter()
+            .cloned()
+            .partition(|entry| names.contains(&entry.key));
+        let settings = Node::map(stage.kind_span, settings);
+        let params = Node::map(stage.kind_span, params);
+        let also_known: Vec<&str> = names.iter().map(String::as_str).collect();
+        let check = |schema: &Schema, also_known, node| {
+            schema::validate(
+                &self.definitions,
+                schema.as_value(),
+                also_known,
+                stage.kind.name(),
+                node,
+            )
+        };
+        let mut found = check(&schemas.params, also_known.as_slice(), &params);
+        if !also_known.is_empty() {
+            found.extend(check(&schemas.settings, &[], &settings));
+        }
+        if !found.is_empty() {
+            problems.extend(found);
+            return None;
+        }
+        match stage.kind.read(&params, &settings) {
+            Ok(params) => Some(params),
+            Err(error) => {
+                let span = error.span.unwrap_or(stage.kind_span);
+                problems.push(
+                    Diagnostic::error("bad-value", span, error.message).maybe_help(error.help),
+                );
+                None
+            }
+        }
     }
 }
