@@ -35,6 +35,8 @@ mod deserialize;
 mod encode;
 mod float;
 mod serialize;
+#[cfg(test)]
+mod tests;
 mod value;
 
 pub use decode::DecodeError;

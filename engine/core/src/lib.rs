@@ -10,6 +10,8 @@ pub mod deserialize;
 pub mod diagnostic;
 pub mod event;
 pub mod key;
+#[cfg(test)]
+mod key_vectors;
 pub mod kind;
 mod matrix;
 pub mod node;

@@ -482,7 +482,7 @@ fn syntax_error(text: &str, places: &Places, error: &ScanError) -> Diagnostic {
     let info = error.info();
     let at = places.byte(*error.marker()).min(text.len() as u32);
     let place = places.span(*error.marker(), *error.marker());
-    if let Some(tab) = tab_in_indentation(text, at as usize) {
+    if let Some(tab) = tab_in_the_way(text, at as usize) {
         let tab = Span {
             start: tab,
             end: tab + 1,
@@ -521,17 +521,167 @@ fn syntax_error(text: &str, places: &Places, error: &ScanError) -> Diagnostic {
         .maybe_help(help.map(str::to_owned))
 }
 
-/// The first tab in the indentation of the line of `at` or of the one before it.
-fn tab_in_indentation(text: &str, at: usize) -> Option<u32> {
+/// A tab that the parser stumbled over: beside `at`, or in the indentation of its line or the lines around it.
+fn tab_in_the_way(text: &str, at: usize) -> Option<u32> {
+    let beside = [at.checked_sub(1), Some(at)];
+    let is_tab = |byte: &usize| text.as_bytes().get(*byte) == Some(&b'\t');
+    if let Some(tab) = beside.into_iter().flatten().find(is_tab) {
+        return Some(tab as u32);
+    }
     let before = text.get(..at)?;
-    let line = before.rfind('\n').map_or(0, |newline| newline + 1);
-    let above = before[..line]
-        .trim_end()
-        .rfind('\n')
-        .map_or(0, |newline| newline + 1);
-    [above, line].into_iter().find_map(|start| {
+    let start_of = |text: &str| text.rfind('\n').map_or(0, |newline| newline + 1);
+    let line = start_of(before);
+    let above = start_of(before[..line].trim_end());
+    let below = text[at..]
+        .find('\n')
+        .map_or(text.len(), |newline| at + newline + 1);
+    [above, line, below].into_iter().find_map(|start| {
         let indentation = text[start..].find(|c| c != ' ' && c != '\t')?;
         let tab = text[start..start + indentation].find('\t')?;
         Some((start + tab) as u32)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The tree in one line, or `line:column code` of the first problem.
+    fn read(text: &str) -> Result<String, String> {
+        let told = |problem: &Diagnostic| {
+            let place = problem.span.map(|span| {
+                let source = crate::Source {
+                    name: String::new(),
+                    text: text.to_owned(),
+                };
+                let (line, column) = source.line_and_column(span.start);
+                format!("{line}:{column} ")
+            });
+            format!("{}{}", place.unwrap_or_default(), problem.code)
+        };
+        let parsed = parse(text, 0).map_err(|problem| told(&problem))?;
+        match parsed.problems.first() {
+            Some(problem) => Err(told(problem)),
+            None => Ok(parsed.node.inline()),
+        }
+    }
+
+    #[test]
+    fn plain_data_is_read() {
+        for (text, shown) in [
+            ("a: 1\nb: [x, 'y z', \"2\"]\n", "{a: 1, b: [x, y z, \"2\"]}"),
+            ("---\na: 1\n...\n", "{a: 1}"),
+            ("\u{feff}a: 1\n", "{a: 1}"),
+            ("a: &x {b: 1}\nc: *x\n", "{a: {b: 1}, c: {b: 1}}"),
+            (
+                "a: &x {b: 1, c: 2}\nd: {c: 3, <<: *x}\n",
+                "{a: {b: 1, c: 2}, d: {c: 3, b: 1}}",
+            ),
+            (
+                "a: &x {b: 1}\nc: &y {b: 2, d: 3}\ne:\n  <<: [*x, *y]\n",
+                "{a: {b: 1}, c: {b: 2, d: 3}, e: {b: 1, d: 3}}",
+            ),
+            ("a: {'<<': 1}\n", "{a: {<<: 1}}"),
+            ("&k a: 1\nb: *k\n", "{a: 1, b: a}"),
+            ("a: |\n  x\n  y\n", "{a: \"x\\ny\\n\"}"),
+            ("a:\r\n  b: 1\r\n", "{a: {b: 1}}"),
+        ] {
+            assert_eq!(read(text).as_deref(), Ok(shown), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_plain_data_is_refused_at_its_place() {
+        let deep = format!("{}{}", "[".repeat(70), "]".repeat(70));
+        for (text, problem) in [
+            ("", "empty-file"),
+            ("# nothing\n", "empty-file"),
+            ("~\n", "empty-file"),
+            ("a: 1\nb: 2\na: 3\n", "3:1 duplicate-key"),
+            ("a: {b: 1, b: 2}\n", "1:11 duplicate-key"),
+            ("a:\n\tb: 1\n", "2:1 tab"),
+            ("a:\tb\n", "1:3 tab"),
+            ("a:\n  b: 1\n \tc: 2\n", "3:2 tab"),
+            ("a: 1\n---\nb: 2\n", "2:1 several-documents"),
+            ("a: !!str 1\n", "1:4 yaml-tag"),
+            ("a: !ruby/object {}\n", "1:4 yaml-tag"),
+            ("a: *b\n", "1:4 unknown-anchor"),
+            ("a: &x [*x]\n", "1:8 recursive-anchor"),
+            ("a: {<<: 3}\n", "1:5 bad-merge"),
+            ("? [a]\n: 1\n", "1:3 bad-key"),
+            ("{{a: 1}: 2}", "1:2 bad-key"),
+            (": 1\n", "1:1 bad-key"),
+            ("a: b: c\n", "1:5 yaml-syntax"),
+            ("a: [1, 2\n", "2:1 yaml-syntax"),
+            ("a: 'x\n", "1:4 yaml-syntax"),
+            ("a: \"\\q\"\n", "1:4 yaml-syntax"),
+            ("a:\n   b: 1\n  c: 2\n", "3:3 yaml-syntax"),
+            ("a: @x\n", "1:4 yaml-syntax"),
+            (deep.as_str(), "1:65 too-deep"),
+        ] {
+            assert_eq!(read(text), Err(problem.to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn bytes_have_to_be_utf8() {
+        let problem = decode(b"a: \xff").expect_err("it is not UTF-8");
+        assert_eq!(problem.code, "not-utf8");
+        assert_eq!(problem.span.map(|span| span.start), Some(3));
+        let problem = decode(b"\xff\xfea\0").expect_err("it is UTF-16");
+        assert!(problem.message.contains("UTF-16"));
+    }
+
+    #[test]
+    fn places_are_bytes_of_the_text() {
+        let text = "ä: 'ö ß'\nlist: [\"…\", zwölf, x]\nblock:\n  - é\n  - k: v\n";
+        let node = parse(text, 0).expect("good").node;
+        let slice = |path: &str| {
+            let span = node.at(path).span;
+            &text[span.start as usize..span.end as usize]
+        };
+        assert_eq!(slice("ä"), "'ö ß'");
+        assert_eq!(slice("list"), "[\"…\", zwölf, x]");
+        assert_eq!(slice("list.0"), "\"…\"");
+        assert_eq!(slice("list.1"), "zwölf");
+        assert_eq!(slice("block"), "- é\n  - k: v");
+        assert_eq!(slice("block.1.k"), "v");
+        assert_eq!(slice("block.1.missing"), "k: v");
+    }
+
+    #[test]
+    fn aliases_cannot_grow_without_bound() {
+        let mut text = "a0: &a0 lol\n".to_owned();
+        for level in 1..60 {
+            let below = vec![format!("*a{}", level - 1); 10].join(", ");
+            text.push_str(&format!("a{level}: &a{level} [{below}]\n"));
+        }
+        let started = std::time::Instant::now();
+        assert!(
+            read(&text)
+                .expect_err("too much")
+                .ends_with("too-many-aliases")
+        );
+        assert!(started.elapsed().as_millis() < 1000);
+
+        let mut text = "a0: &a0 [x]\n".to_owned();
+        for level in 1..60 {
+            text.push_str(&format!("a{level}: &a{level} [*a{}]\n", level - 1));
+        }
+        assert!(read(&text).is_ok());
+        text.push_str("b: [[[[[*a59]]]]]\n");
+        assert!(read(&text).expect_err("too deep").ends_with("too-deep"));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_breaks_the_reader(text in "[ \\n\\t:\\-\\[\\]{},&*!|>'\"%@`#?a-c0-9é<~.]{0,60}") {
+            if let Ok(parsed) = parse(&text, 0) {
+                let node = &parsed.node;
+                let span = node.span.start as usize..node.span.end as usize;
+                proptest::prop_assert!(text.get(span).is_some());
+                let _ = node.inline();
+            }
+        }
+    }
 }
