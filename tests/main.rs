@@ -1,0 +1,4 @@
+//! The program, as its users meet it: one file a subject.
+
+mod common;
+mod invalid;
