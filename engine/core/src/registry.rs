@@ -29,6 +29,8 @@ pub trait AnyKind: Send + Sync + 'static {
     fn computes(&self) -> bool;
     /// [`Kind::EXAMPLE`].
     fn example(&self) -> &'static str;
+    /// Whether [`Kind::resolve`] can find anything: its answer has a place to stand.
+    fn resolves(&self) -> bool;
     /// The schemas of its parameters and of its settings, definitions in `generator`.
     fn schemas(&self, generator: &mut SchemaGenerator) -> KindSchemas;
     /// Reads parameters and settings of the pipeline file; both are maps.
@@ -37,6 +39,11 @@ pub trait AnyKind: Send + Sync + 'static {
     /// What the types say, with the place.
     fn read(&'static self, params: &Node, settings: &Node)
     -> Result<Arc<dyn AnyParams>, ReadError>;
+    /// What a stage with these parameters makes: [`Kind::makes`], from what its key was made of.
+    ///
+    /// # Errors
+    /// Where the parameters are not of this kind's type.
+    fn makes(&self, params: &Value) -> Result<Makes, CanonicalError>;
     /// Runs a stage from what its key was made of: [`Kind::run`].
     ///
     /// # Errors
@@ -120,6 +127,14 @@ impl<K: Kind> AnyKind for K {
 
     fn example(&self) -> &'static str {
         K::EXAMPLE
+    }
+
+    fn resolves(&self) -> bool {
+        size_of::<K::Resolved>() > 0
+    }
+
+    fn makes(&self, params: &Value) -> Result<Makes, CanonicalError> {
+        Ok(Kind::makes(self, &from_value(params)?))
     }
 
     fn schemas(&self, generator: &mut SchemaGenerator) -> KindSchemas {

@@ -1,0 +1,259 @@
+//! Files of the project that stages read: found, hashed, copied into the cache.
+//!
+//! What is hashed is what is read: a stage never sees the project's file but a copy in the cache. If the
+//! copy's digest is not the one in the key, the file was edited meanwhile; then the key is made anew.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use taper_cache::{ArtifactType, BlobName, Lookup, Manifest, Store, blob_name};
+
+use crate::kind::StageError;
+use crate::plan::PlannedLocal;
+
+/// The files that a local path means: their names in the artifact, and where they are.
+pub fn find(root: &Path, local: &PlannedLocal) -> Result<BTreeMap<BlobName, PathBuf>, StageError> {
+    let place = |message: String| StageError::invalid(message).at(local.param.clone());
+    let written = Path::new(&local.path);
+    let leaves = written.components().any(|part| {
+        !matches!(
+            part,
+            std::path::Component::Normal(_) | std::path::Component::CurDir
+        )
+    });
+    if leaves || local.path.is_empty() {
+        return Err(place(format!("`{}` leaves the project", local.path)).help(
+            "name files below the project's root, relative to it; copy or download others into it",
+        ));
+    }
+    let root = root
+        .canonicalize()
+        .map_err(|error| place(format!("cannot find {}: {error}", root.display())))?;
+    let path = root.join(written);
+    let mut found = BTreeMap::new();
+    let mut add = |base: &Path, file: &Path, name: Option<String>| {
+        let real = file
+            .canonicalize()
+            .map_err(|error| place(format!("cannot read `{}`: {error}", shown(file, &root))))?;
+        if !real.starts_with(&root) {
+            return Err(place(format!(
+                "`{}` is a link that leaves the project",
+                shown(file, &root)
+            ))
+            .help("copy the file into the project"));
+        }
+        let name = match (local.named, name) {
+            (true, _) => blob_name(&root, file),
+            (false, Some(name)) => {
+                Ok(BlobName::new(name).map_err(|error| place(error.to_string()))?)
+            }
+            (false, None) => blob_name(base, file),
+        };
+        found.insert(name.map_err(|error| place(error.to_string()))?, real);
+        Ok(())
+    };
+    if path.is_file() {
+        add(&root, &path, Some(format!("file{}", extensions(&path))))?;
+    } else if path.is_dir() {
+        for file in below(&path).map_err(|error| place(error.to_string()))? {
+            add(&path, &file, None)?;
+        }
+    } else if local.path.contains(['*', '?', '[']) {
+        let base = fixed_folder(written, &root);
+        let escaped = glob::Pattern::escape(&root.to_string_lossy());
+        let pattern = format!("{escaped}/{}", local.path);
+        let files = glob::glob(&pattern)
+            .map_err(|error| place(format!("`{}` is no pattern: {error}", local.path)))?;
+        for file in files {
+            let file = file.map_err(|error| place(error.to_string()))?;
+            if file.is_file() {
+                add(&base, &file, None)?;
+            }
+        }
+    }
+    if found.is_empty() {
+        return Err(
+            place(format!("there is no file `{}`", local.path)).help(format!(
+                "paths are relative to the project's root, {}",
+                root.display()
+            )),
+        );
+    }
+    Ok(found)
+}
+
+fn shown(path: &Path, root: &Path) -> String {
+    path.strip_prefix(root)
+        .unwrap_or(path)
+        .display()
+        .to_string()
+}
+
+/// `.csv` of `a.csv`, `.csv.gz` of `a.csv.gz`: the format, and the compression where there is one.
+fn extensions(path: &Path) -> String {
+    let extension = |path: &Path| {
+        path.extension()
+            .map(|e| format!(".{}", e.to_string_lossy()))
+    };
+    let last = extension(path).unwrap_or_default();
+    let compressed = [".gz", ".zst", ".bz2", ".xz", ".lz4"].contains(&last.as_str());
+    match path.file_stem().map(Path::new).and_then(extension) {
+        Some(format) if compressed => format + &last,
+        _ => last,
+    }
+}
+
+/// The longest folder of a pattern that has no wildcard.
+fn fixed_folder(pattern: &Path, root: &Path) -> PathBuf {
+    let fixed: PathBuf = pattern
+        .iter()
+        .take_while(|part| !part.to_string_lossy().contains(['*', '?', '[']))
+        .collect();
+    root.join(fixed)
+}
+
+/// The files below a folder, without what belongs to git and to the cache.
+fn below(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    let mut folders = vec![folder.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs_err::read_dir(&folder)? {
+            let entry = entry?;
+            let path = entry.path();
+            if entry.file_type()?.is_dir() {
+                let name = entry.file_name();
+                if name != ".git" && name != ".taper" {
+                    folders.push(path);
+                }
+            } else {
+                files.push(path);
+            }
+        }
+    }
+    Ok(files)
+}
+
+/// The artifact that files of the project are, without keeping them.
+///
+/// # Errors
+/// Where one cannot be read.
+pub fn hash(files: &BTreeMap<BlobName, PathBuf>) -> Result<Manifest, StageError> {
+    let blobs = files
+        .iter()
+        .map(|(name, path)| Ok((name.clone(), Store::digest_of(path)?)))
+        .collect::<Result<_, StageError>>()?;
+    Ok(Manifest::new(ArtifactType::Files, blobs)?)
+}
+
+/// The artifact that files of the project are, kept in the cache.
+///
+/// # Errors
+/// Where one cannot be read, or the cache cannot be written to.
+pub fn keep(store: &Store, files: &BTreeMap<BlobName, PathBuf>) -> Result<Manifest, StageError> {
+    let _keeping = store.keeping()?;
+    let blobs = files
+        .iter()
+        .map(|(name, path)| Ok((name.clone(), store.copy_in(path)?)))
+        .collect::<Result<_, StageError>>()?;
+    let manifest = Manifest::new(ArtifactType::Files, blobs)?;
+    store.put_manifest(&manifest)?;
+    Ok(manifest)
+}
+
+/// Whether an artifact is in the cache whole; what is damaged is set aside.
+///
+/// # Errors
+/// Where the file system refuses.
+pub fn is_kept(store: &Store, manifest: &Manifest) -> Result<bool, StageError> {
+    let known = matches!(store.manifest(&manifest.digest())?, Lookup::Found(_));
+    Ok(known && store.has_blobs(manifest) && store.verify_artifact(manifest)?.is_empty())
+}
+
+impl From<taper_cache::CacheError> for StageError {
+    fn from(error: taper_cache::CacheError) -> Self {
+        use crate::kind::StageErrorKind;
+        let kind = match &error {
+            taper_cache::CacheError::Damaged(_) => StageErrorKind::Damaged,
+            taper_cache::CacheError::UnsafeExport { .. } => StageErrorKind::Invalid,
+            _ => StageErrorKind::Failed,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
+impl From<taper_cache::manifest::ManifestError> for StageError {
+    fn from(error: taper_cache::manifest::ManifestError) -> Self {
+        Self::failed(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn project() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs_err::create_dir_all(folder.path().join("data/deep")).expect("made");
+        for name in ["data/a.csv", "data/b.csv.gz", "data/deep/c.csv", "clean.py"] {
+            fs_err::write(folder.path().join(name), name).expect("written");
+        }
+        folder
+    }
+
+    fn local(path: &str, named: bool) -> PlannedLocal {
+        PlannedLocal {
+            path: path.to_owned(),
+            param: "path".to_owned(),
+            named,
+        }
+    }
+
+    fn names(folder: &Path, path: &str, named: bool) -> Vec<String> {
+        let found = find(folder, &local(path, named)).expect("found");
+        found.keys().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn files_folders_and_patterns_have_names_without_the_project() {
+        let folder = project();
+        let names = |path, named| names(folder.path(), path, named);
+        assert_eq!(names("data/a.csv", false), ["file.csv"]);
+        assert_eq!(names("./data/b.csv.gz", false), ["file.csv.gz"]);
+        assert_eq!(names("data", false), ["a.csv", "b.csv.gz", "deep/c.csv"]);
+        assert_eq!(names("data/**/*.csv", false), ["a.csv", "deep/c.csv"]);
+        assert_eq!(names("clean.py", true), ["clean.py"]);
+        assert_eq!(names("data/*.csv", true), ["data/a.csv"]);
+    }
+
+    #[test]
+    fn what_leaves_the_project_or_is_absent_is_refused() {
+        let folder = project();
+        std::os::unix::fs::symlink("/etc/hostname", folder.path().join("data/l")).expect("linked");
+        for (path, words) in [
+            ("../a.csv", "leaves"),
+            ("/etc/hostname", "leaves"),
+            ("", "leaves"),
+            ("data/l", "link that leaves"),
+            ("data", "link that leaves"),
+            ("absent.csv", "no file"),
+            ("*.absent", "no file"),
+        ] {
+            let error = find(folder.path(), &local(path, false)).expect_err("refused");
+            assert!(error.message.contains(words), "{path}: {error}");
+            assert_eq!(error.param.as_deref(), Some("path"));
+        }
+    }
+
+    #[test]
+    fn what_is_kept_is_what_was_hashed() {
+        let folder = project();
+        let store = Store::open(folder.path().join(".taper")).expect("opened");
+        let files = find(folder.path(), &local("data", false)).expect("found");
+        let hashed = hash(&files).expect("hashed");
+        assert!(!is_kept(&store, &hashed).expect("looked"));
+        assert_eq!(keep(&store, &files).expect("kept"), hashed);
+        assert!(is_kept(&store, &hashed).expect("looked"));
+        fs_err::write(folder.path().join("data/a.csv"), "edited").expect("written");
+        assert_ne!(hash(&files).expect("hashed"), hashed);
+    }
+}

@@ -1,0 +1,288 @@
+//! Workers: they ask the world outside and execute stages, and tell the scheduler what came of it.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, Scope};
+use std::time::{Duration, Instant};
+
+use taper_cache::{Action, Digest, Key, Lookup};
+
+use crate::event::Event;
+use crate::executor::Executor;
+use crate::kind::{StageError, StageErrorKind};
+use crate::local;
+use crate::plan::{Plan, PlannedStage};
+use crate::resolve::{Resolution, Surroundings};
+use crate::schedule::{Keyed, Order, TICK, look_up, warn};
+
+/// What workers do.
+pub(crate) enum Task {
+    /// Asks the world outside.
+    Resolve(usize),
+    /// Executes.
+    Execute(usize, Box<Keyed>, Arc<Watch>, FromCache),
+}
+
+/// Whether the cache may answer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FromCache {
+    Allowed,
+    Forced,
+}
+
+/// What workers tell.
+pub(crate) enum Report {
+    Resolved(usize, Result<Resolution, StageError>),
+    /// Files of the project changed after they were hashed.
+    Edited(usize),
+    /// Artifacts of the stages before it are damaged.
+    Damaged(usize, BTreeSet<Digest>),
+    Done {
+        index: usize,
+        keyed: Box<Keyed>,
+        cached: bool,
+        seconds: f64,
+        result: Result<Action, StageError>,
+    },
+}
+
+/// What ends a running stage from outside.
+#[derive(Default)]
+pub(crate) struct Watch {
+    pub(crate) stop: Arc<AtomicBool>,
+    pub(crate) deadline: Mutex<Option<Instant>>,
+    pub(crate) timed_out: AtomicBool,
+}
+
+pub(crate) fn spawn_worker<'scope, 'env: 'scope>(
+    scope: &'scope Scope<'scope, 'env>,
+    surroundings: &'env Surroundings,
+    plan: &'env Plan,
+    order: &'env Order<'_>,
+    tasks: &'env Mutex<Receiver<Task>>,
+    reports: Sender<Report>,
+) {
+    scope.spawn(move || {
+        loop {
+            let task = tasks.lock().map(|tasks| tasks.recv());
+            let report = match task {
+                Ok(Ok(Task::Resolve(index))) => {
+                    Report::Resolved(index, surroundings.resolve(&plan.stages[index]))
+                }
+                Ok(Ok(Task::Execute(index, keyed, watch, lookup))) => {
+                    let work = Work {
+                        stage: &plan.stages[index],
+                        surroundings,
+                        executor: order.executor,
+                        watch: &watch,
+                        lookup,
+                    };
+                    work.report(index, keyed)
+                }
+                _ => return,
+            };
+            if reports.send(report).is_err() {
+                return;
+            }
+        }
+    });
+}
+
+/// One stage in the hands of a worker.
+struct Work<'a> {
+    stage: &'a PlannedStage,
+    surroundings: &'a Surroundings,
+    executor: &'a dyn Executor,
+    watch: &'a Watch,
+    lookup: FromCache,
+}
+
+/// What keeps a worker from executing a stage.
+enum Obstacle {
+    Edited,
+    Damaged(BTreeSet<Digest>),
+    Failed(StageError),
+}
+
+impl<E: Into<StageError>> From<E> for Obstacle {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl Work<'_> {
+    fn report(&self, index: usize, keyed: Box<Keyed>) -> Report {
+        let mut started = Instant::now();
+        let done = self.make(&keyed, &mut started);
+        let (cached, result) = match done {
+            Ok((action, cached)) => (cached, Ok(action)),
+            Err(Obstacle::Edited) => return Report::Edited(index),
+            Err(Obstacle::Damaged(digests)) => return Report::Damaged(index, digests),
+            Err(Obstacle::Failed(error)) => (false, Err(error)),
+        };
+        Report::Done {
+            index,
+            keyed,
+            cached,
+            seconds: started.elapsed().as_secs_f64(),
+            result,
+        }
+    }
+
+    /// Takes the key's lock, looks again, and executes; whether the artifact was there by then.
+    fn make(&self, keyed: &Keyed, started: &mut Instant) -> Result<(Action, bool), Obstacle> {
+        let reporter = self
+            .surroundings
+            .reporter(self.stage, self.watch.stop.clone());
+        let _lock = self.wait_for_lock(&keyed.key)?;
+        if self.lookup == FromCache::Allowed
+            && let Some(action) = look_up(self.surroundings, self.stage, &keyed.key)?
+        {
+            return Ok((action, true));
+        }
+        *started = Instant::now();
+        self.keep_locals(keyed)?;
+        self.verify_inputs(keyed)?;
+        self.surroundings
+            .hand_over_scratch(keyed.resolution.request, &keyed.key);
+        self.surroundings.events.send(Event::StageStarted {
+            stage: self.stage.name.clone(),
+            kind: self.stage.kind.name(),
+            key: keyed.key,
+        });
+        if let (Some(timeout), Ok(mut deadline)) =
+            (self.stage.settings.timeout, self.watch.deadline.lock())
+        {
+            *deadline = Some(Instant::now() + timeout);
+        }
+        let mut attempt = 0;
+        loop {
+            let store = &self.surroundings.store;
+            let error = match self.executor.execute(store, &keyed.job, &reporter) {
+                Ok(action) => return Ok((action, false)),
+                Err(error) => self.explain_end(error),
+            };
+            let worth = matches!(
+                error.kind,
+                StageErrorKind::Transient | StageErrorKind::Failed
+            );
+            let stopped = self.watch.stop.load(Ordering::Relaxed);
+            if !worth || stopped || attempt >= self.stage.settings.retries {
+                return Err(Obstacle::Failed(error));
+            }
+            self.surroundings.events.send(Event::StageFailed {
+                stage: self.stage.name.clone(),
+                kind: self.stage.kind.name(),
+                message: error.message.clone(),
+                help: error.help.clone(),
+                retried: true,
+            });
+            self.back_off(attempt);
+            attempt += 1;
+        }
+    }
+
+    /// An interruption by the deadline is a failure that says so.
+    fn explain_end(&self, error: StageError) -> StageError {
+        let timed_out = self.watch.timed_out.load(Ordering::Relaxed);
+        match self.stage.settings.timeout {
+            Some(timeout) if timed_out && error.kind == StageErrorKind::Interrupted => {
+                StageError::failed(format!("it took longer than its timeout of {timeout:?}"))
+                    .help("raise `timeout`, or see why it takes so long")
+            }
+            _ => error,
+        }
+    }
+
+    /// Waits longer after each attempt: 0.2 s, 0.4 s, … up to 30 s.
+    fn back_off(&self, attempt: u32) {
+        let pause = Duration::from_millis(200).saturating_mul(1 << attempt.min(10));
+        let end = Instant::now() + pause.min(Duration::from_secs(30));
+        while Instant::now() < end && !self.watch.stop.load(Ordering::Relaxed) {
+            thread::sleep(TICK.min(end.saturating_duration_since(Instant::now())));
+        }
+    }
+
+    fn wait_for_lock(&self, key: &Key) -> Result<taper_cache::KeyLock, Obstacle> {
+        let mut pause = Duration::from_millis(5);
+        let mut told = false;
+        loop {
+            if let Some(lock) = self.surroundings.store.try_lock(key)? {
+                return Ok(lock);
+            }
+            if self.watch.stop.load(Ordering::Relaxed) {
+                return Err(Obstacle::Failed(StageError::interrupted()));
+            }
+            if !told {
+                self.surroundings.events.send(Event::StageWaits {
+                    stage: self.stage.name.clone(),
+                    reason: format!("the same stage, {}, is running elsewhere", key.short()),
+                });
+                told = true;
+            }
+            thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(100));
+        }
+    }
+
+    /// Copies the files of the project that the stage reads into the cache.
+    fn keep_locals(&self, keyed: &Keyed) -> Result<(), Obstacle> {
+        for planned in &self.stage.locals {
+            let hashed = self.surroundings.local(planned)?;
+            if Some(&hashed.digest) != keyed.locals.get(&planned.path)
+                && !keyed.job.needs().contains(&hashed.digest)
+            {
+                return Err(Obstacle::Edited);
+            }
+            let store = &self.surroundings.store;
+            if local::is_kept(store, &hashed.manifest)? {
+                continue;
+            }
+            let kept = local::keep(store, &hashed.files);
+            if !kept.is_ok_and(|kept| kept == hashed.manifest) {
+                return Err(Obstacle::Edited);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the artifacts that the stage will read, and compares them with their digests.
+    fn verify_inputs(&self, keyed: &Keyed) -> Result<(), Obstacle> {
+        let store = &self.surroundings.store;
+        let mut damaged = BTreeSet::new();
+        for digest in keyed.job.needs() {
+            let whole = match store.manifest(&digest)? {
+                Lookup::Found(manifest) => {
+                    let damages = store.verify_artifact(&manifest)?;
+                    for damage in &damages {
+                        warn(
+                            self.surroundings,
+                            self.stage,
+                            format!("{damage}; it is made again"),
+                        );
+                    }
+                    damages.is_empty()
+                }
+                Lookup::Missing => false,
+                Lookup::Damaged(damage) => {
+                    warn(
+                        self.surroundings,
+                        self.stage,
+                        format!("{damage}; it is made again"),
+                    );
+                    false
+                }
+            };
+            if !whole {
+                damaged.insert(digest);
+            }
+        }
+        if damaged.is_empty() {
+            Ok(())
+        } else {
+            Err(Obstacle::Damaged(damaged))
+        }
+    }
+}
