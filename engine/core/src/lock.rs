@@ -207,7 +207,9 @@ impl LockedStage {
         write!(
             text,
             "  {name}:\n    kind: {}\n    key: {}\n    artifact: {}\n",
-            self.kind, self.key, self.artifact
+            scalar(&self.kind),
+            self.key,
+            self.artifact
         )
         .expect("strings grow");
         if let Some(request) = self.request {
@@ -241,17 +243,33 @@ fn scalar(text: &str) -> String {
     if plain {
         text.to_owned()
     } else {
-        serde_json::Value::from(text).to_string()
+        // JSON's form, with what YAML takes for the end of a line or for nothing written out.
+        let quoted = serde_json::Value::from(text).to_string();
+        quoted
+            .chars()
+            .map(|c| match c {
+                '\u{7f}'..='\u{9f}'
+                | '\u{2028}'
+                | '\u{2029}'
+                | '\u{feff}'
+                | '\u{fffe}'
+                | '\u{ffff}' => {
+                    format!("\\u{:04x}", u32::from(c))
+                }
+                other => other.to_string(),
+            })
+            .collect()
     }
 }
 
 /// The text that [`scalar`] wrote.
-fn unscalar(scalar: &str) -> Option<String> {
-    if scalar.starts_with('"') {
-        serde_json::from_str(scalar).ok()
+fn unscalar(written: &str) -> Option<String> {
+    let text = if written.starts_with('"') {
+        serde_json::from_str(written).ok()?
     } else {
-        Some(scalar.to_owned())
-    }
+        written.to_owned()
+    };
+    (scalar(&text) == written).then_some(text)
 }
 
 /// Reads exactly what [`Lock::to_text`] writes; `None` for anything else.
@@ -268,10 +286,7 @@ fn parse_lines(text: &str) -> Option<Lock> {
     }
     while let Some(line) = lines.next() {
         let name = unscalar(line.strip_prefix("  ")?.strip_suffix(':')?)?;
-        if name.starts_with(' ') {
-            return None;
-        }
-        let kind = lines.next()?.strip_prefix("    kind: ")?.to_owned();
+        let kind = unscalar(lines.next()?.strip_prefix("    kind: ")?)?;
         let key = lines.next()?.strip_prefix("    key: ")?.parse().ok()?;
         let artifact = lines.next()?.strip_prefix("    artifact: ")?.parse().ok()?;
         let mut stage = LockedStage {
@@ -351,7 +366,31 @@ mod tests {
     #[test]
     fn the_text_is_for_people_and_yaml() {
         let text = lock().to_text("p.yaml");
-        insta::assert_snapshot!(text, @"");
+        insta::assert_snapshot!(text, @r#"
+        # taper's lock of p.yaml, to be committed: what was resolved, what was made.
+        version: 1
+        stages:
+          corpus:
+            kind: download
+            key: 62f6dfca76cf11e7691d2893e319dbe84650edfd3e7408efef392f28f006a4c5
+            artifact: 48fc721fbbc172e0925fa27af1671de225ba927134802998b10a1568a188652b
+            request: 154b69cbf0aaa75b1d1af2d159ed0593c3449a125287ed064c23bfd7cad0a0f9
+            resolved:
+              size: 12
+              files:
+                a.parquet: '77'
+              commit: '0123'
+            local:
+              "data/a b.csv": 17762fddd969a453925d65717ac3eea21320b66b54342fde15128d6caf21215f
+          model[lr=1e-3]:
+            kind: download
+            key: fde4a2cb52a0898a8b1b74ed28b35130981dc8373001bdaa8b46280837f75326
+            artifact: ab13bedf42e84bae0f7c62c7dd6a8ada571e8829bed6ea558217f0361b5e25d0
+          "no":
+            kind: download
+            key: 0ff904e122fd80193439b9d69554aefd1931c1ce6ce7bacd9cc3b290a5fc934b
+            artifact: e1e0e81d6ea39b0cf8b86ffd440921011f57400cbc3f76a8a171906a9b8d7505
+        "#);
         assert_eq!(parse_lines(&text), Some(lock()));
         let file: File = serde_yaml::from_str(&text).expect("YAML");
         assert_eq!(file.stages, Some(lock().stages));
@@ -398,8 +437,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn both_readers_agree_for_any_name(name in "[^\\p{C}]{1,20}", path in "[^\\p{C}]{1,20}") {
+        fn both_readers_agree_for_any_name(
+            name in "[^\\p{C}]{1,20}",
+            path in "[^\\p{C}]{1,20}",
+            commit in "[0-9a-f_.x+-]{1,12}",
+        ) {
             let mut locked = stage(4);
+            let entries = vec![(Value::text(&commit), Value::text(&commit))];
+            locked.resolved = Some(Value::Map(Map::new(entries).expect("one key")));
             locked.local.insert(path, Digest::of(b"b"));
             let lock = Lock { stages: BTreeMap::from([(name, locked)]) };
             let text = lock.to_text("p.yaml");
