@@ -108,6 +108,13 @@ impl<'a, R> Shared<'a, R> {
         unsafe { std::slice::from_raw_parts_mut(self.data.add(start), len) }
     }
 
+    /// The length of the buffer.
+    #[inline(always)]
+    #[expect(clippy::len_without_is_empty, reason = "nobody asks")]
+    pub fn len(self) -> usize {
+        self.len
+    }
+
     /// Where the buffer begins.
     #[inline(always)]
     pub fn as_ptr(self) -> *mut R {

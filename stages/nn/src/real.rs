@@ -1,6 +1,7 @@
 //! The numbers that networks compute with.
 
 use crate::kernels::dispatch::Kernels;
+use crate::kernels::gemm::Product;
 use crate::math;
 
 /// `f32`, which trains, or `f64`, which checks it.
@@ -23,6 +24,7 @@ pub trait Real:
     + std::ops::SubAssign
     + std::ops::MulAssign
     + Kernels<Self>
+    + Product
     + 'static
 {
     /// 0.

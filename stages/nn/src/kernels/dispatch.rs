@@ -183,5 +183,4 @@ table! {
     reduce::sum_of_squares_tile(x: &[R]) -> R;
     attention::attention_task(task: &attention::Task<'_, R>, out: attention::Output<'_, R>);
     attention::attention_backward_task(task: &attention::Task<'_, R>, out: attention::Gradients<'_, R>);
-    gemm::gemm_task(task: &gemm::Task<'_, R>);
 }

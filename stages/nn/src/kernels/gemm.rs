@@ -5,7 +5,13 @@
 //! the bias is added. Nothing else enters: registers hold neighbours along n or m, never along k.
 
 use crate::Real;
-use crate::parallel::{Shared, tiles};
+use crate::parallel::{Shared, threads, tiles};
+
+mod pack;
+mod task;
+mod tile;
+
+pub use task::Product;
 
 /// The length of a chain along k: a constant of the format.
 pub const BLOCK: usize = 256;
@@ -86,7 +92,7 @@ impl<'a, R: Copy> Matrix<'a, R> {
     }
 
     /// Element (row, column).
-    #[inline(always)]
+    #[cfg(test)]
     pub(crate) fn at(&self, row: usize, column: usize) -> R {
         self.data[row * self.row_stride + column * self.column_stride]
     }
@@ -173,60 +179,62 @@ impl<'a, R> Target<'a, R> {
         }
     }
 
+    /// Panics where `rows` and `columns` from its beginning are not within the buffer.
+    #[inline(always)]
+    fn check(self, rows: usize, columns: usize) {
+        assert!(
+            self.start + (rows - 1) * self.stride + columns <= self.data.len(),
+            "a rectangle within the buffer"
+        );
+    }
+
+    /// Where an element is.
+    #[inline(always)]
+    fn place(self, row: usize, column: usize) -> *mut R {
+        self.data
+            .as_ptr()
+            .wrapping_add(self.start + row * self.stride + column)
+    }
+
     #[expect(unsafe_code, reason = "tasks write to their own rectangles")]
     #[inline(always)]
-    fn row(self, row: usize, columns: usize) -> &'a mut [R] {
+    fn row(self, row: usize, first: usize, columns: usize) -> &'a mut [R] {
         // SAFETY: rectangles of different tasks do not overlap, and a task holds one row at a time.
-        unsafe { self.data.part(self.start + row * self.stride, columns) }
-    }
-}
-
-#[inline(always)]
-pub(crate) fn gemm_task<R: Real>(task: &Task<'_, R>) {
-    let (rows, columns, depth) = (task.a.rows, task.b.columns, task.a.columns);
-    let mut sums = vec![R::ZERO; columns];
-    for row in 0..rows {
-        let c = task.c.row(row, columns);
-        if depth == 0 && !task.adds {
-            c.fill(R::ZERO);
-        }
-        for start in (0..depth).step_by(BLOCK) {
-            sums.fill(R::ZERO);
-            for k in start..depth.min(start + BLOCK) {
-                let a = task.a.at(row, k);
-                if task.b.column_stride == 1 {
-                    for (sum, &b) in sums.iter_mut().zip(task.b.row(k)) {
-                        *sum = a.mul_add(b, *sum);
-                    }
-                } else {
-                    for (column, sum) in sums.iter_mut().enumerate() {
-                        *sum = a.mul_add(task.b.at(k, column), *sum);
-                    }
-                }
-            }
-            if start == 0 && !task.adds {
-                c.copy_from_slice(&sums);
-            } else {
-                for (c, &sum) in c.iter_mut().zip(&sums) {
-                    *c += sum;
-                }
-            }
-        }
-        if let Some(bias) = task.bias {
-            for (c, &bias) in c.iter_mut().zip(bias) {
-                *c += bias;
-            }
-        }
-        if let Some(activation) = task.activation {
-            for (y, &x) in activation.row(row, columns).iter_mut().zip(&*c) {
-                *y = x.gelu();
-            }
+        unsafe {
+            self.data
+                .part(self.start + row * self.stride + first, columns)
         }
     }
 }
 
-/// Rows of C in a task.
-const TASK_ROWS: usize = 96;
+/// How a product is cut: rows and columns of a task. Several tasks a thread, so that an uneven machine
+/// still is busy to the end; few, so that little is packed twice.
+fn grid(rows: usize, columns: usize, threads: usize) -> (usize, usize) {
+    const ROWS: usize = 12;
+    const COLUMNS: usize = 32;
+    let mut across = columns.div_ceil(task::COLUMNS);
+    if threads == 1 {
+        return (rows, columns);
+    }
+    let wanted = 2 * threads;
+    let mut down = wanted.div_ceil(across).min(rows.div_ceil(4 * ROWS)).max(1);
+    if across * down < wanted {
+        across = wanted
+            .div_ceil(down)
+            .min(columns.div_ceil(2 * COLUMNS))
+            .max(across);
+    }
+    if across * down > wanted && !(across * down).is_multiple_of(threads) {
+        down = (across * down).next_multiple_of(threads).div_ceil(across);
+    }
+    (
+        rows.div_ceil(down).next_multiple_of(ROWS),
+        columns.div_ceil(across).next_multiple_of(COLUMNS),
+    )
+}
+
+/// Below this many fused multiply-adds a product stays on its thread.
+const WORTHWHILE: usize = 500_000;
 
 /// The product of A `[m, k]` and B `[k, n]` in C `[m, n]`; transposed operands are views
 /// ([`Matrix::transposed`]). `2 m n k` operations.
@@ -263,22 +271,25 @@ pub fn gemm<R: Real>(
         "one number of bias a column"
     );
     let c = Target::of(c);
-    tiles(
-        rows.div_ceil(TASK_ROWS),
-        rows * columns * a.columns,
-        |tile| {
-            let first = tile * TASK_ROWS;
-            let count = TASK_ROWS.min(rows - first);
-            R::gemm_task(&Task {
-                a: a.part(first, count, 0, a.columns),
-                b,
-                c: c.part(first, 0),
-                adds,
-                bias,
-                activation: activation.map(|activation| activation.part(first, 0)),
-            });
-        },
-    );
+    let operations = rows * columns * a.columns;
+    let (high, wide) = if operations < WORTHWHILE {
+        (rows, columns)
+    } else {
+        grid(rows, columns, threads())
+    };
+    let across = columns.div_ceil(wide);
+    tiles(rows.div_ceil(high) * across, operations, |tile| {
+        let (top, left) = (tile / across * high, tile % across * wide);
+        let (height, width) = (high.min(rows - top), wide.min(columns - left));
+        R::gemm_task(&Task {
+            a: a.part(top, height, 0, a.columns),
+            b: b.part(0, b.rows, left, width),
+            c: c.part(top, left),
+            adds,
+            bias: bias.map(|bias| &bias[left..left + width]),
+            activation: activation.map(|activation| activation.part(top, left)),
+        });
+    });
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ pub mod embedding;
 pub mod gemm;
 pub mod layer_norm;
 pub mod optimizer;
+pub mod peak;
 pub mod reduce;
 
 pub use attention::{Attention, attention, attention_backward};

@@ -1,0 +1,210 @@
+//! The innermost loop: a tile of C in registers, one fused multiply-add an element and a step of k.
+
+#![expect(
+    unsafe_code,
+    reason = "registers are held by intrinsics, and a tile of C is reached by its pointer"
+)]
+
+use crate::Real;
+
+/// Computes one tile of C from packed panels.
+pub(super) trait Tile<R> {
+    /// The most rows of a tile.
+    const ROWS: usize;
+    /// The width of a panel of B.
+    const COLUMNS: usize;
+
+    /// The products of `rows` (at most `ROWS`) and `columns` (at most `COLUMNS`), each a chain of `depth`
+    /// steps from 0, added to C or written over it.
+    ///
+    /// # Safety
+    /// `a` holds `depth * rows` numbers, `b` `depth * COLUMNS`, and `c` is a rectangle of `rows` and
+    /// `columns`, a row beginning every `stride` numbers, that no other thread touches. The CPU has the
+    /// features of the tile.
+    unsafe fn compute(shape: Shape, a: *const R, b: *const R, c: *mut R);
+}
+
+/// The extent of a tile and what becomes of it.
+#[derive(Clone, Copy)]
+pub(super) struct Shape {
+    pub(super) rows: usize,
+    pub(super) columns: usize,
+    pub(super) depth: usize,
+    pub(super) stride: usize,
+    pub(super) adds: bool,
+}
+
+/// Any number on any CPU.
+pub(super) struct Plain;
+
+impl<R: Real> Tile<R> for Plain {
+    const ROWS: usize = 4;
+    const COLUMNS: usize = 16;
+
+    #[inline(always)]
+    unsafe fn compute(shape: Shape, a: *const R, b: *const R, c: *mut R) {
+        // SAFETY: the caller's promise.
+        let (a, b) = unsafe {
+            (
+                std::slice::from_raw_parts(a, shape.depth * shape.rows),
+                std::slice::from_raw_parts(b, shape.depth * 16),
+            )
+        };
+        let mut sums = [[R::ZERO; 16]; 4];
+        if shape.rows == 4 {
+            for (a, b) in a.chunks_exact(4).zip(b.chunks_exact(16)) {
+                for (sums, &a) in sums.iter_mut().zip(a) {
+                    for (sum, &b) in sums.iter_mut().zip(b) {
+                        *sum = a.mul_add(b, *sum);
+                    }
+                }
+            }
+        } else {
+            for (a, b) in a.chunks_exact(shape.rows).zip(b.chunks_exact(16)) {
+                for (sums, &a) in sums.iter_mut().zip(a) {
+                    for (sum, &b) in sums.iter_mut().zip(b) {
+                        *sum = a.mul_add(b, *sum);
+                    }
+                }
+            }
+        }
+        for (row, sums) in sums.iter().enumerate().take(shape.rows) {
+            // SAFETY: the caller's promise.
+            let c =
+                unsafe { std::slice::from_raw_parts_mut(c.add(row * shape.stride), shape.columns) };
+            for (c, &sum) in c.iter_mut().zip(sums) {
+                *c = if shape.adds { *c + sum } else { sum };
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(super) use x86::{Avx2, Avx512};
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    use super::{Shape, Tile};
+
+    /// The variants of a tile by rows (1 to the most) and registers a row (1 or 2).
+    type Compute = unsafe fn(Shape, *const f32, *const f32, *mut f32);
+
+    /// Writes the tile for one register width. `$some` loads, `$put` stores the first few lanes.
+    macro_rules! tile {
+        ($name:ident, $features:literal, $vector:ty, $lanes:literal, $rows:literal, [$($row:literal)*],
+         $zero:ident, $load:ident, $store:ident, $set:ident, $fma:ident, $add:ident, $some:ident, $put:ident, $mask:ident) => {
+            #[doc = concat!("`f32` by registers of ", $lanes, ".")]
+            pub(in super::super) struct $name;
+
+            impl $name {
+                const VARIANTS: [[Compute; 2]; $rows] = [$([Self::fixed::<$row, 1>, Self::fixed::<$row, 2>]),*];
+
+                /// # Safety
+                /// As [`Tile::compute`].
+                #[target_feature(enable = $features)]
+                unsafe fn fixed<const ROWS: usize, const REGISTERS: usize>(
+                    shape: Shape,
+                    mut a: *const f32,
+                    mut b: *const f32,
+                    c: *mut f32,
+                ) {
+                    // SAFETY: panels and C are as large as the caller promises; prefetching is safe anywhere.
+                    unsafe {
+                        let mut sums = [[$zero(); REGISTERS]; ROWS];
+                        for row in 0..ROWS {
+                            for register in 0..REGISTERS {
+                                let place = c.wrapping_add(row * shape.stride + register * $lanes);
+                                _mm_prefetch::<_MM_HINT_T0>(place.cast());
+                            }
+                        }
+                        for _ in 0..shape.depth {
+                            let mut columns = [$zero(); REGISTERS];
+                            for (register, column) in columns.iter_mut().enumerate() {
+                                *column = $load(b.add(register * $lanes));
+                            }
+                            for (row, sums) in sums.iter_mut().enumerate() {
+                                let factor = $set(*a.add(row));
+                                for (sum, &column) in sums.iter_mut().zip(&columns) {
+                                    *sum = $fma(factor, column, *sum);
+                                }
+                            }
+                            a = a.add(ROWS);
+                            b = b.add(2 * $lanes);
+                        }
+                        if shape.columns == REGISTERS * $lanes {
+                            for (row, sums) in sums.iter().enumerate() {
+                                for (register, &sum) in sums.iter().enumerate() {
+                                    let place = c.add(row * shape.stride + register * $lanes);
+                                    let sum = if shape.adds { $add($load(place), sum) } else { sum };
+                                    $store(place, sum);
+                                }
+                            }
+                        } else {
+                            for (row, sums) in sums.iter().enumerate() {
+                                for (register, &sum) in sums.iter().enumerate() {
+                                    let place = c.wrapping_add(row * shape.stride + register * $lanes);
+                                    let mask = $mask(shape.columns.saturating_sub(register * $lanes));
+                                    let sum = if shape.adds { $add($some(mask, place), sum) } else { sum };
+                                    $put(place, mask, sum);
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+
+            impl Tile<f32> for $name {
+                const ROWS: usize = $rows;
+                const COLUMNS: usize = 2 * $lanes;
+
+                #[inline(always)]
+                unsafe fn compute(shape: Shape, a: *const f32, b: *const f32, c: *mut f32) {
+                    let registers = usize::from(shape.columns > $lanes);
+                    // SAFETY: the caller's promise.
+                    unsafe { Self::VARIANTS[shape.rows - 1][registers](shape, a, b, c) }
+                }
+            }
+        };
+    }
+
+    /// The first `count` lanes of 16.
+    fn mask16(count: usize) -> __mmask16 {
+        if count >= 16 {
+            0xffff
+        } else {
+            (1 << count) - 1
+        }
+    }
+
+    /// The first `count` lanes of 8.
+    #[target_feature(enable = "avx2,fma")]
+    fn mask8(count: usize) -> __m256i {
+        let lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+        _mm256_cmpgt_epi32(_mm256_set1_epi32(count.min(8) as i32), lanes)
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn some8(mask: __m256i, place: *const f32) -> __m256 {
+        // SAFETY: lanes outside the mask are not read.
+        unsafe { _mm256_maskload_ps(place, mask) }
+    }
+
+    #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
+    unsafe fn put16(place: *mut f32, mask: __mmask16, value: __m512) {
+        // SAFETY: lanes outside the mask are not written.
+        unsafe { _mm512_mask_storeu_ps(place, mask, value) }
+    }
+
+    tile!(
+        Avx2, "avx2,fma", __m256, 8, 6, [1 2 3 4 5 6],
+        _mm256_setzero_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_set1_ps, _mm256_fmadd_ps,
+        _mm256_add_ps, some8, _mm256_maskstore_ps, mask8
+    );
+    tile!(
+        Avx512, "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl", __m512, 16, 12, [1 2 3 4 5 6 7 8 9 10 11 12],
+        _mm512_setzero_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_set1_ps, _mm512_fmadd_ps,
+        _mm512_add_ps, _mm512_maskz_loadu_ps, put16, mask16
+    );
+}
