@@ -4,6 +4,7 @@ pub mod artifact;
 pub mod data;
 pub mod figure;
 pub mod metrics;
+pub mod plot;
 pub mod shuffle;
 pub mod split;
 pub mod subsample;
@@ -13,5 +14,9 @@ pub mod text;
 pub mod training;
 
 /// Every kind, one line each, in the order in which people are shown them.
-pub static KINDS: &[&dyn taper_engine::AnyKind] =
-    &[&shuffle::Shuffle, &subsample::Subsample, &split::Split];
+pub static KINDS: &[&dyn taper_engine::AnyKind] = &[
+    &shuffle::Shuffle,
+    &subsample::Subsample,
+    &split::Split,
+    &plot::Plot,
+];
