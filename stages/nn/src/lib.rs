@@ -13,6 +13,7 @@ pub mod model;
 pub mod optimizer;
 pub mod parallel;
 pub mod parameters;
+pub mod proof;
 pub mod random;
 pub mod real;
 pub mod schedule;

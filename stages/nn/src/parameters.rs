@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use crate::Real;
+use crate::parallel::over;
 use crate::random::{Purpose, Stream};
 
 /// What a tensor holds before any training.
@@ -75,27 +76,24 @@ impl Tensor {
     /// seed, the tensor's name and its place: other tensors have no say in it.
     pub fn initialize<R: Real>(&self, seed: u64, values: &mut [R]) {
         let stream = Stream::new(seed, Purpose::Initialization).named(&self.name);
-        let normal =
-            |index: usize, deviation: f64| R::from_f64(stream.normal(index as u64) * deviation);
-        for (index, value) in values.iter_mut().enumerate() {
-            *value = match self.initial {
-                Initial::Zeros => R::ZERO,
-                Initial::Ones => R::ONE,
-                Initial::Normal { deviation } => normal(index, deviation),
-                Initial::NormalWithZeroRow { deviation, row } => {
-                    let columns = self.shape.last().copied().unwrap_or(1);
-                    if index / columns == row {
+        let normal = |index, deviation| R::from_f64(stream.normal(index) * deviation);
+        let columns = self.shape.last().copied().unwrap_or(1) as u64;
+        over(values, |start, values| {
+            for (index, value) in (start as u64..).zip(values) {
+                *value = match self.initial {
+                    Initial::Zeros => R::ZERO,
+                    Initial::Ones => R::ONE,
+                    Initial::Normal { deviation } => normal(index, deviation),
+                    Initial::NormalWithZeroRow { row, .. } if index / columns == row as u64 => {
                         R::ZERO
-                    } else {
-                        normal(index, deviation)
                     }
-                }
-                Initial::Uniform { bound } => {
-                    let unit = stream.uniform_f64(index as u64);
-                    R::from_f64((2.0 * unit - 1.0) * bound)
-                }
-            };
-        }
+                    Initial::NormalWithZeroRow { deviation, .. } => normal(index, deviation),
+                    Initial::Uniform { bound } => {
+                        R::from_f64((2.0 * stream.uniform_f64(index) - 1.0) * bound)
+                    }
+                };
+            }
+        });
     }
 }
 

@@ -7,4 +7,7 @@
 
 mod common;
 mod goldens;
+mod gradients;
+mod minilm;
 mod schedules;
+mod trainings;
