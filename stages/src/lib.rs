@@ -2,6 +2,7 @@
 
 pub mod artifact;
 pub mod data;
+pub mod download;
 pub mod figure;
 pub mod metrics;
 pub mod plot;

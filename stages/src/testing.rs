@@ -242,6 +242,72 @@ pub fn files_below(folder: &Path) -> Vec<(String, PathBuf)> {
     found
 }
 
+/// A folder of the shared data beside the project; `TAPER_SHARED` says where it is.
+pub fn shared(path: &str) -> PathBuf {
+    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared");
+    let shared = std::env::var_os("TAPER_SHARED").map_or_else(|| default.into(), PathBuf::from);
+    let path = shared.join(path);
+    assert!(
+        path.exists(),
+        "these tests need {}: set TAPER_SHARED to the folder of shared data",
+        path.display()
+    );
+    path
+}
+
+/// A Hugging Face hub on this machine, as long as it lives.
+pub struct LocalHub {
+    server: std::process::Child,
+    folder: tempfile::TempDir,
+    pub endpoint: String,
+}
+
+impl LocalHub {
+    /// Starts it with further arguments.
+    pub fn start(arguments: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let port = folder.path().join("port");
+        let mut server = std::process::Command::new("python3")
+            .arg(shared("hub/hub.py"))
+            .args(["--port", "0", "--port-file"])
+            .arg(&port)
+            .arg("--log")
+            .arg(folder.path().join("log"))
+            .args(arguments)
+            .arg(shared("hub/data"))
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .expect("these tests need python3");
+        for _ in 0..1000 {
+            if let Ok(port) = fs_err::read_to_string(&port) {
+                let endpoint = format!("http://127.0.0.1:{port}");
+                return Self {
+                    server,
+                    folder,
+                    endpoint,
+                };
+            }
+            let ended = server.try_wait().expect("it is our child");
+            assert!(ended.is_none(), "the hub ended: {ended:?}");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        drop(server.kill());
+        panic!("the hub did not start");
+    }
+
+    /// What it was asked so far: one JSON object a line.
+    pub fn log(&self) -> String {
+        fs_err::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+}
+
+impl Drop for LocalHub {
+    fn drop(&mut self) {
+        drop(self.server.kill());
+        drop(self.server.wait());
+    }
+}
+
 /// JSON as the engine gives parameters to a kind: with artifacts as bytes.
 struct WithDigests(serde_json::Value);
 
@@ -281,6 +347,20 @@ impl<'de> serde::Deserializer<'de> for WithDigests {
         }
     }
 
+    fn deserialize_str<V: serde::de::Visitor<'de>>(
+        self,
+        visitor: V,
+    ) -> Result<V::Value, Self::Error> {
+        self.0.deserialize_string(visitor)
+    }
+
+    fn deserialize_string<V: serde::de::Visitor<'de>>(
+        self,
+        visitor: V,
+    ) -> Result<V::Value, Self::Error> {
+        self.0.deserialize_string(visitor)
+    }
+
     fn deserialize_newtype_struct<V: serde::de::Visitor<'de>>(
         self,
         _: &'static str,
@@ -299,7 +379,7 @@ impl<'de> serde::Deserializer<'de> for WithDigests {
     }
 
     serde::forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char bytes byte_buf unit
         unit_struct seq tuple tuple_struct map struct identifier ignored_any
     }
 }

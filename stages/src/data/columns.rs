@@ -416,6 +416,11 @@ impl<'c> Builder<'c> {
         }
     }
 
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// The values so far; begins anew.
     pub fn finish(&mut self) -> ArrayRef {
         match &mut self.values {

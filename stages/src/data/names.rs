@@ -27,15 +27,16 @@ pub fn split_name_fault(name: &str) -> Option<StageError> {
 pub fn split_of(path: &str) -> Option<String> {
     let (folders, file) = path.rsplit_once('/').unwrap_or(("", path));
     let stem = file.split_once('.').map_or(file, |(stem, _)| stem);
-    if let Some(split) = shard_of(file) {
-        return Some(keyword(&split).map_or(split, str::to_owned));
-    }
-    let words = words_of(stem).find_map(keyword);
     let folder = || {
         folders
             .rsplit('/')
             .find_map(|folder| words_of(folder).find_map(keyword))
     };
+    if let Some(split) = shard_of(file) {
+        let known = keyword(&split).or_else(folder).map(str::to_owned);
+        return Some(known.unwrap_or(split));
+    }
+    let words = words_of(stem).find_map(keyword);
     words.or_else(folder).map(str::to_owned)
 }
 
@@ -115,6 +116,7 @@ mod tests {
                 Some("unsupervised"),
             ),
             ("my_valid_file.jsonl", Some("validation")),
+            ("test/data-00000-of-00001.arrow", Some("test")),
             ("dev/a.tsv", Some("validation")),
             ("train/part-1.csv", Some("train")),
             ("Eval.json", Some("test")),

@@ -62,7 +62,7 @@ pub fn visit_rows(
     let mut rows = 0_u64;
     let mut counted = |place: Place<'_>, cells: &[(&str, Cell<'_>)]| {
         rows += 1;
-        if rows % 1024 == 0 {
+        if rows.is_multiple_of(1024) {
             reporter.check()?;
         }
         visitor(place, cells)
