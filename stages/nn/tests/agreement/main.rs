@@ -9,5 +9,6 @@ mod common;
 mod goldens;
 mod gradients;
 mod minilm;
+mod recurrent;
 mod schedules;
 mod trainings;

@@ -47,7 +47,12 @@ fn trainings_have_their_digests_on_this_machine() {
             );
             continue;
         }
-        for threads in [1, 2, 4] {
+        // Without fused multiply-adds in the CPU everything takes 40 times as long.
+        let numbers_of_threads: &[usize] = match level {
+            Level::Scalar => &[2],
+            _ => &[1, 2, 4],
+        };
+        for &threads in numbers_of_threads {
             assert_eq!(
                 digests(level, threads),
                 expected,
