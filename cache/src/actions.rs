@@ -160,7 +160,7 @@ impl Store {
         }
     }
 
-    /// Keeps an action whose blobs are in the cache already, with its manifests; durable when it returns.
+    /// Keeps an action whose blobs are in the cache already, with its manifests.
     ///
     /// # Errors
     /// Where the file system refuses.

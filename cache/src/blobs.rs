@@ -4,7 +4,6 @@
 //! copied first and the copy is hashed. A blob that is there already is replaced by the new one with the same
 //! name, so making an artifact again repairs it.
 
-use std::collections::BTreeSet;
 use std::fs::Permissions;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -17,7 +16,6 @@ use crate::{Digest, Store};
 
 impl Store {
     /// Takes over files that a stage left in its staging folder; afterwards they are gone from there.
-    /// Durable when it returns.
     ///
     /// # Errors
     /// Where a file is no plain file, changes while it is read, or the file system refuses.
@@ -26,19 +24,14 @@ impl Store {
         staged: impl IntoIterator<Item = &'a Path>,
     ) -> Result<Vec<Blob>, CacheError> {
         let _keeping = self.keeping()?;
-        let mut folders = BTreeSet::new();
-        let blobs = staged
-            .into_iter()
+        let staged = staged.into_iter();
+        staged
             .map(|path| {
                 let blob = harden(path)?;
-                folders.insert(self.place(path, &blob)?);
+                self.place(path, &blob)?;
                 Ok(blob)
             })
-            .collect::<Result<_, CacheError>>()?;
-        for folder in folders {
-            files::sync_folder(&folder)?;
-        }
-        Ok(blobs)
+            .collect()
     }
 
     /// Copies a file of the user's into the cache, sharing its blocks where the file system can.
@@ -52,10 +45,9 @@ impl Store {
         files::clone(&mut from, copy.as_file_mut()).map_err(CacheError::io("copy", path))?;
         let copy = copy.into_temp_path();
         let blob = harden(&copy)?;
-        let folder = self.place(&copy, &blob)?;
+        self.place(&copy, &blob)?;
         // It has been moved away: nothing is left to remove.
         let _ = copy.keep();
-        files::sync_folder(&folder)?;
         Ok(blob)
     }
 
@@ -76,17 +68,18 @@ impl Store {
         Ok(Blob { digest, size })
     }
 
-    /// Moves a hardened file to its name; returns the folder that has to be synced.
-    fn place(&self, path: &Path, blob: &Blob) -> Result<PathBuf, CacheError> {
+    /// Moves a hardened file to its name.
+    fn place(&self, path: &Path, blob: &Blob) -> Result<(), CacheError> {
         let target = self.layout().blob(&blob.digest);
-        let folder = target.parent().unwrap_or(Path::new(".")).to_path_buf();
-        files::make_folder(&folder)?;
+        let folder = target.parent().unwrap_or(Path::new("."));
+        self.inner.unsynced.make_folder(folder)?;
         if target.symlink_metadata().is_ok_and(|there| there.is_dir()) {
             self.set_aside(&target, "it is a folder");
         }
         rustix::fs::rename(path, &target)
             .map_err(|errno| CacheError::io("write", &target)(errno.into()))?;
-        Ok(folder)
+        self.inner.unsynced.note(folder);
+        Ok(())
     }
 
     /// Whether the blob is there and has its size. Reads nothing.

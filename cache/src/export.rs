@@ -226,7 +226,7 @@ pub fn safe_parts(target: &str) -> Result<Vec<&OsStr>, CacheError> {
 }
 
 fn open_base(base: &Path) -> Result<OwnedFd, CacheError> {
-    files::make_folder(base)?;
+    files::make_passing_folder(base)?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::open(base, flags, Mode::empty())
         .map_err(|errno| CacheError::io("open", base)(errno.into()))

@@ -1,10 +1,12 @@
 //! The few ways in which the cache touches files: read what has to be a plain file; write beside, sync,
-//! rename, sync the folder. Nothing else in this crate writes below the cache's root.
+//! rename; and sync folders, many names at a time. Nothing else in this crate writes below the cache's root.
 
+use std::collections::BTreeSet;
 use std::fs::{File, Metadata, Permissions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use rustix::fs::{Mode, OFlags};
 
@@ -94,28 +96,66 @@ pub(crate) fn digest(file: &mut File, size: u64) -> io::Result<(Digest, u64)> {
     }
 }
 
-/// Makes a folder and those above it; what is new is synced into the folder above.
-pub(crate) fn make_folder(path: &Path) -> Result<(), CacheError> {
-    match std::fs::create_dir(path) {
-        Ok(()) => match path.parent() {
-            Some(parent) => sync_folder(parent),
-            None => Ok(()),
-        },
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let parent = path
-                .parent()
-                .filter(|parent| !parent.as_os_str().is_empty())
-                .ok_or_else(|| CacheError::io("make", path)(error))?;
-            make_folder(parent)?;
-            make_folder(path)
+/// Makes a folder whose loss in a power cut loses nothing, and those above it.
+pub(crate) fn make_passing_folder(path: &Path) -> Result<(), CacheError> {
+    fs_err::create_dir_all(path).map_err(CacheError::io("make", path))
+}
+
+/// Folders in which names have changed that a power cut could still take back. What is in a file is synced
+/// before it gets its name, so what is lost is lost whole: a file that is not there is made again.
+#[derive(Debug, Default)]
+pub(crate) struct Unsynced(Mutex<BTreeSet<PathBuf>>);
+
+impl Unsynced {
+    /// Remembers that a name in this folder has changed.
+    pub(crate) fn note(&self, folder: &Path) {
+        if let Ok(mut folders) = self.0.lock()
+            && !folders.contains(folder)
+        {
+            folders.insert(folder.to_path_buf());
         }
-        Err(error) => Err(CacheError::io("make", path)(error)),
+    }
+
+    /// Makes a folder and those above it.
+    pub(crate) fn make_folder(&self, path: &Path) -> Result<(), CacheError> {
+        match std::fs::create_dir(path) {
+            Ok(()) => {
+                path.parent()
+                    .into_iter()
+                    .for_each(|parent| self.note(parent));
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let parent = path
+                    .parent()
+                    .filter(|parent| !parent.as_os_str().is_empty())
+                    .ok_or_else(|| CacheError::io("make", path)(error))?;
+                self.make_folder(parent)?;
+                self.make_folder(path)
+            }
+            Err(error) => Err(CacheError::io("make", path)(error)),
+        }
+    }
+
+    /// Makes all that was noted durable, each folder once.
+    pub(crate) fn sync(&self) -> Result<(), CacheError> {
+        let folders = self
+            .0
+            .lock()
+            .map(|mut folders| std::mem::take(&mut *folders));
+        for folder in folders.unwrap_or_default() {
+            match sync_folder(&folder) {
+                Err(CacheError::Io { source, .. }) if is_absent(&source) => {}
+                other => other?,
+            }
+        }
+        Ok(())
     }
 }
 
 /// Makes the names in a folder durable.
-pub(crate) fn sync_folder(path: &Path) -> Result<(), CacheError> {
+fn sync_folder(path: &Path) -> Result<(), CacheError> {
     let path = if path.as_os_str().is_empty() {
         Path::new(".")
     } else {
@@ -135,19 +175,19 @@ pub(crate) enum Existing {
     Keep,
 }
 
-/// Writes a file in one step: beside (below `staging`), synced, renamed, its folder synced.
+/// Writes a file in one step: beside (below `staging`), synced, renamed; its folder is noted as unsynced.
 ///
 /// Returns whether it was written: `false` only with [`Existing::Keep`].
 pub(crate) fn write(
+    unsynced: &Unsynced,
     staging: &Path,
     target: &Path,
     bytes: &[u8],
     mode: u32,
     existing: Existing,
 ) -> Result<bool, CacheError> {
-    make_folder(staging)?;
     let folder = target.parent().unwrap_or(Path::new("."));
-    make_folder(folder)?;
+    unsynced.make_folder(folder)?;
     let mut file = temporary(staging, mode)?;
     let written = file
         .as_file_mut()
@@ -163,7 +203,7 @@ pub(crate) fn write(
     };
     let placed = placed.map_err(|failed| CacheError::io("write", target)(failed.error))?;
     if placed {
-        sync_folder(folder)?;
+        unsynced.note(folder);
     }
     Ok(placed)
 }
@@ -215,7 +255,9 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let staging = folder.path().join("staging");
         let target = folder.path().join("a/b/file");
-        let put = |bytes, existing| write(&staging, &target, bytes, 0o666, existing);
+        let unsynced = Unsynced::default();
+        unsynced.make_folder(&staging).expect("made");
+        let put = |bytes, existing| write(&unsynced, &staging, &target, bytes, 0o666, existing);
         assert!(put(b"one", Existing::Keep).expect("written"));
         assert!(!put(b"two", Existing::Keep).expect("kept"));
         assert_eq!(read(&target).expect("read"), b"one");
@@ -223,6 +265,14 @@ mod tests {
         assert_eq!(read(&target).expect("read"), b"two");
         let left = std::fs::read_dir(&staging).expect("listed").count();
         assert_eq!(left, 0, "nothing stays beside");
+        let noted = unsynced.0.lock().expect("no panic").clone();
+        let below = |name| folder.path().join(name);
+        assert_eq!(
+            noted,
+            [folder.path().to_path_buf(), below("a"), below("a/b")].into()
+        );
+        unsynced.sync().expect("synced");
+        assert!(unsynced.0.lock().expect("no panic").is_empty());
     }
 
     #[test]

@@ -6,8 +6,10 @@
 //!
 //! A stage is kept like this: [`Store::try_lock`] its key, [`Store::stage`] a folder, let it write,
 //! [`Staging::seal`] what it left, [`Store::put_action`]. Every file is written beside, synced and renamed,
-//! an action after all that it names: a kill at any instant leaves a cache that is whole. What is found
-//! damaged is set aside, told ([`Lookup::Damaged`]) and counts as missing, so that it is made again.
+//! an action after all that it names: a kill at any instant leaves a cache that is whole. A power cut may
+//! take names back until [`Store::sync`], which is done before a run is recorded: then something is missing,
+//! never torn. What is found damaged is set aside, told ([`Lookup::Damaged`]) and counts as missing, so that
+//! it is made again.
 
 pub mod actions;
 pub mod blobs;

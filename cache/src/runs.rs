@@ -146,7 +146,7 @@ impl Store {
         self.layout().run(id).is_file()
     }
 
-    /// Records a run, where it is not yet, and one execution of it; returns the execution's number.
+    /// Records a run, where it is not yet, and one execution of it, durably; returns the execution's number.
     ///
     /// # Errors
     /// Where the file system refuses.
@@ -156,11 +156,13 @@ impl Store {
         if self.run(&run.id)?.found().is_none() {
             self.write(&path, &to_lines(run), 0o666, Existing::Replace)?;
         }
+        self.sync()?;
         execution.run = run.id;
         execution.sequence = self.last_sequence()? + 1;
         loop {
             let path = self.layout().execution(execution.sequence);
             if self.write(&path, &to_lines(&execution), 0o666, Existing::Keep)? {
+                self.sync()?;
                 return Ok(execution.sequence);
             }
             execution.sequence += 1;
@@ -280,13 +282,9 @@ impl Store {
         let name = crate::BlobName::new(name)?;
         let _keeping = self.keeping()?;
         let path = self.layout().pins().join(name.as_str());
-        self.write(
-            &path,
-            &files::seal(format!("{digest}\n").into_bytes()),
-            0o666,
-            Existing::Replace,
-        )?;
-        Ok(())
+        let text = files::seal(format!("{digest}\n").into_bytes());
+        self.write(&path, &text, 0o666, Existing::Replace)?;
+        self.sync()
     }
 
     /// Gives up a pin; says whether there was one.

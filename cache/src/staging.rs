@@ -51,7 +51,7 @@ impl Store {
             folder,
             _in_use: in_use,
         };
-        files::make_folder(&staging.out())?;
+        files::make_passing_folder(&staging.out())?;
         Ok(staging)
     }
 
@@ -62,7 +62,7 @@ impl Store {
     pub fn scratch(&self, key: &Key) -> Result<PathBuf, CacheError> {
         drop(self.keeping()?);
         let folder = self.layout().scratch(key);
-        files::make_folder(&folder)?;
+        files::make_passing_folder(&folder)?;
         Ok(folder)
     }
 
@@ -83,7 +83,7 @@ impl Store {
         drop(self.keeping()?);
         let folder = self.layout().record(key);
         remove_folder(&folder)?;
-        files::make_folder(&folder)?;
+        files::make_passing_folder(&folder)?;
         Ok(folder)
     }
 }

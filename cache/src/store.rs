@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::error::{CacheError, Damage, Lookup, relative};
-use crate::files::{self, Existing, Identity};
+use crate::files::{self, Existing, Identity, Unsynced};
 use crate::layout::{CACHEDIR_TAG, FORMAT, Layout};
 use crate::locks::Keeping;
 use crate::{Digest, Manifest};
@@ -21,6 +21,7 @@ pub struct Store {
 pub(crate) struct Inner {
     pub(crate) layout: Layout,
     prepared: OnceLock<()>,
+    pub(crate) unsynced: Unsynced,
     pub(crate) generation: OnceLock<u64>,
     /// Blobs that this process has read and found whole, as they were then.
     pub(crate) whole: Mutex<BTreeMap<Digest, Identity>>,
@@ -47,6 +48,7 @@ impl Store {
             inner: Arc::new(Inner {
                 layout,
                 prepared: OnceLock::new(),
+                unsynced: Unsynced::default(),
                 generation: OnceLock::new(),
                 whole: Mutex::default(),
             }),
@@ -79,7 +81,7 @@ impl Store {
     fn prepare(&self) -> Result<(), CacheError> {
         let root = self.layout().root();
         for folder in [self.layout().staging(), self.layout().locks()] {
-            files::make_folder(&folder)?;
+            self.inner.unsynced.make_folder(&folder)?;
         }
         for (name, text) in [
             ("CACHEDIR.TAG", CACHEDIR_TAG),
@@ -102,7 +104,25 @@ impl Store {
         mode: u32,
         existing: Existing,
     ) -> Result<bool, CacheError> {
-        files::write(&self.layout().staging(), target, bytes, mode, existing)
+        let staging = self.layout().staging();
+        files::write(
+            &self.inner.unsynced,
+            &staging,
+            target,
+            bytes,
+            mode,
+            existing,
+        )
+    }
+
+    /// Makes all that this handle and its clones have kept durable. Until then a power cut, unlike a kill, may
+    /// take it back, as if it had never been made. Recording a run does it; nothing to do where nothing has
+    /// been written.
+    ///
+    /// # Errors
+    /// Where the file system refuses.
+    pub fn sync(&self) -> Result<(), CacheError> {
+        self.inner.unsynced.sync()
     }
 
     /// Moves a damaged file out of the way, so that it counts as missing and is made again. On a cache that
@@ -120,7 +140,7 @@ impl Store {
 
     fn try_aside(&self, path: &Path) -> Option<std::path::PathBuf> {
         let folder = self.layout().quarantine();
-        files::make_folder(&folder).ok()?;
+        self.inner.unsynced.make_folder(&folder).ok()?;
         let name = relative(path, self.layout().root())
             .to_string_lossy()
             .replace(std::path::MAIN_SEPARATOR, "-");

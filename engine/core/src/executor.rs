@@ -133,7 +133,8 @@ fn collect_digests(value: &Value, digests: &mut BTreeSet<Digest>) {
 }
 
 /// Executes a job in this process: runs its kind in a private folder, checks that it made what it promised,
-/// and keeps the artifact and its action. All that it reads is read from `store`, and verified.
+/// and keeps the artifact and its action. All that it reads is read from `store`, and verified. To make what
+/// it kept durable is the caller's part ([`Store::sync`]).
 ///
 /// # Errors
 /// Those of the stage; a panic in it is an error that calls itself a bug.

@@ -431,7 +431,8 @@ pub struct Outside<R> {
     pub locked: Option<R>,
     /// Whether the network must not be used.
     pub offline: bool,
-    /// A folder that is kept between runs, for what has to be fetched to be known.
+    /// A folder that is kept between runs, for what has to be fetched to be known; it may not exist where the
+    /// lock answers. What is in it is handed on: [`Context::scratch`] begins with it when the stage runs.
     pub scratch: PathBuf,
     /// Where progress is told.
     pub reporter: Reporter,

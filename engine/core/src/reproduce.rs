@@ -170,6 +170,7 @@ pub fn rerun(
             error,
         });
     }
+    store.sync()?;
     Ok(Reproduction::new(Some(record.id), stages))
 }
 

@@ -205,6 +205,7 @@ pub fn run(
             read_metrics(surroundings, &stage.name, settled, &mut report.metrics);
         }
     }
+    surroundings.store.sync()?;
     let locked = update_lock(plan, origin, surroundings, &outcomes, options.lock_use);
     report.run = run_id(&report.stages);
     report.seconds = started.elapsed().as_secs_f64();
