@@ -49,9 +49,10 @@ fn seconds(mut call: impl FnMut()) -> (f64, f64) {
 
 fn numbers(len: usize, seed: u64) -> Vec<f32> {
     let stream = Stream::new(seed, Purpose::Test);
-    (0..len as u64)
+    let few: Vec<f32> = (0..4099)
         .map(|index| stream.uniform_f32(index) - 0.5)
-        .collect()
+        .collect();
+    few.into_iter().cycle().take(len).collect()
 }
 
 fn peak() -> f64 {
@@ -101,6 +102,13 @@ impl Report {
 }
 
 fn linear(report: &Report, model: &str, tokens: usize, input: usize, output: usize) {
+    let shape = format!("{tokens}x{output}x{input}");
+    if !["forward", "dX", "dW"]
+        .iter()
+        .any(|way| report.wants(&format!("{model} {way} {shape}")))
+    {
+        return;
+    }
     let x = numbers(tokens * input, 1);
     let weight = numbers(output * input, 2);
     let bias = numbers(output, 3);
@@ -108,7 +116,6 @@ fn linear(report: &Report, model: &str, tokens: usize, input: usize, output: usi
     let mut dx = numbers(tokens * input, 5);
     let mut dw = numbers(output * input, 6);
     let operations = 2.0 * (tokens * input * output) as f64;
-    let shape = format!("{tokens}x{output}x{input}");
     report.product(&format!("{model} forward {shape}"), operations, || {
         gemm(
             Matrix::new(&x, tokens, input),
@@ -136,6 +143,13 @@ fn linear(report: &Report, model: &str, tokens: usize, input: usize, output: usi
 }
 
 fn attentions(report: &Report, name: &str, rows: usize, len: usize, heads: usize, hidden: usize) {
+    let ways = ["", " dropout", " back", " dropout back"];
+    if !ways
+        .iter()
+        .any(|way| report.wants(&format!("{name} attention{way}")))
+    {
+        return;
+    }
     let tokens = rows * len;
     let offsets: Vec<u32> = (0..=rows).map(|row| (row * len) as u32).collect();
     let numbers_of_rows: Vec<u64> = (0..rows as u64).collect();

@@ -5,6 +5,8 @@
 //! or by which thread. Streams are derived from the seed, a [`Purpose`] and further numbers (a layer, an
 //! epoch) by Philox itself.
 
+mod vectors;
+
 const MULTIPLIERS: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
 const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
 
@@ -93,10 +95,11 @@ impl Stream {
         philox(counter.map(|word| [word]), self.key).map(|word| word[0])
     }
 
-    /// `N` blocks whose counters are given word by word.
+    /// The blocks of 16 counters `[first + lane, rest…]` cut in 16 bits: `[32 * word + lane]` are the lower
+    /// halves of a word, `[32 * word + 16 + lane]` the upper ones.
     #[inline(always)]
-    pub(crate) fn blocks<const N: usize>(self, counter: [[u32; N]; 4]) -> [[u32; N]; 4] {
-        philox(counter, self.key)
+    pub(crate) fn halves(self, first: u32, rest: [u32; 3]) -> [u16; 128] {
+        vectors::halves(self.key, first, rest)
     }
 
     /// The 128 random bits at `index`; `kind` keeps the different uses of one index apart.

@@ -1,5 +1,6 @@
 //! The numbers that networks compute with.
 
+use crate::kernels::Scratch;
 use crate::kernels::dispatch::Kernels;
 use crate::kernels::gemm::Product;
 use crate::math;
@@ -25,6 +26,7 @@ pub trait Real:
     + std::ops::MulAssign
     + Kernels<Self>
     + Product
+    + Scratch
     + 'static
 {
     /// 0.

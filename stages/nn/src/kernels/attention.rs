@@ -106,9 +106,8 @@ fn product<R: Real>(a: Matrix<'_, R>, b: Matrix<'_, R>, c: gemm::Target<'_, R>, 
 }
 
 #[inline(always)]
-pub(crate) fn attention_task<R: Real>(task: &Task<'_, R>, out: Output<'_, R>) {
+pub(crate) fn attention_task<R: Real>(task: &Task<'_, R>, out: Output<'_, R>, scores: &mut [R]) {
     let (len, width) = (task.query.rows, task.query.columns);
-    let mut scores = vec![R::ZERO; QUERIES.min(len) * len];
     for first in (0..len).step_by(QUERIES) {
         let count = QUERIES.min(len - first);
         let scores = &mut scores[..count * len];
@@ -163,16 +162,18 @@ pub(crate) fn attention_task<R: Real>(task: &Task<'_, R>, out: Output<'_, R>) {
 }
 
 #[inline(always)]
-pub(crate) fn attention_backward_task<R: Real>(task: &Task<'_, R>, out: Gradients<'_, R>) {
+pub(crate) fn attention_backward_task<R: Real>(
+    task: &Task<'_, R>,
+    out: Gradients<'_, R>,
+    scratch: &mut [R],
+) {
     let (len, width) = (task.query.rows, task.query.columns);
     let target = |which: usize, first: usize| gemm::Target {
         data: out.target,
         start: out.start + which * out.hidden + first * 3 * out.hidden,
         stride: 3 * out.hidden,
     };
-    let tile = QUERIES.min(len) * len;
-    let mut probabilities = vec![R::ZERO; tile];
-    let mut slopes = vec![R::ZERO; tile];
+    let (probabilities, slopes) = scratch.split_at_mut(QUERIES.min(len) * len);
     for first in (0..len).step_by(QUERIES) {
         let count = QUERIES.min(len - first);
         let queries = task.query.part(first, count, 0, width);
@@ -254,7 +255,10 @@ pub fn attention<R: Real>(
             statistics,
             statistics_start: (start * heads + head) * 2,
         };
-        R::attention_task(&task, output);
+        let len = task.query.rows;
+        R::with_scratch(QUERIES.min(len) * len, |scratch| {
+            R::attention_task(&task, output, scratch);
+        });
     });
 }
 
@@ -295,7 +299,9 @@ pub fn attention_backward<R: Real>(
             hidden,
             start: start * 3 * hidden + head * width,
         };
-        R::attention_backward_task(&task, gradients);
+        R::with_scratch(2 * QUERIES.min(len) * len, |scratch| {
+            R::attention_backward_task(&task, gradients, scratch);
+        });
     });
 }
 

@@ -181,6 +181,6 @@ table! {
     optimizer::adam_tile(step: &optimizer::AdamStep, tensors: optimizer::AdamTile<'_, R>);
     optimizer::sgd_tile(step: &optimizer::SgdStep, parameters: &mut [R], gradients: &[R], velocity: Option<&mut [R]>);
     reduce::sum_of_squares_tile(x: &[R]) -> R;
-    attention::attention_task(task: &attention::Task<'_, R>, out: attention::Output<'_, R>);
-    attention::attention_backward_task(task: &attention::Task<'_, R>, out: attention::Gradients<'_, R>);
+    attention::attention_task(task: &attention::Task<'_, R>, out: attention::Output<'_, R>, scratch: &mut [R]);
+    attention::attention_backward_task(task: &attention::Task<'_, R>, out: attention::Gradients<'_, R>, scratch: &mut [R]);
 }

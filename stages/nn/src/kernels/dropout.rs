@@ -15,13 +15,13 @@ use crate::{Dropout, Real};
 /// Elements that one group of Philox blocks serves.
 pub const GROUP: usize = 128;
 /// Philox blocks in a group.
-const BLOCKS: usize = 16;
+const BLOCKS: u32 = 16;
 
 /// Where the random bits of one dropout layer come from, and how many elements stay.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Mask {
     stream: Stream,
-    threshold: u32,
+    threshold: u16,
 }
 
 impl Mask {
@@ -32,13 +32,13 @@ impl Mask {
             stream: Stream::new(dropout.seed, Purpose::Dropout)
                 .child(layer)
                 .child(dropout.epoch),
-            threshold: threshold.min(65535),
+            threshold: threshold.min(65535) as u16,
         }
     }
 
     /// What the elements that stay are multiplied by.
     pub fn scale<R: Real>(&self) -> R {
-        R::from_f64(65536.0 / f64::from(65536 - self.threshold))
+        R::from_f64(65536.0 / (65536.0 - f64::from(self.threshold)))
     }
 
     /// Whether nothing is dropped.
@@ -49,28 +49,15 @@ impl Mask {
     /// For the elements `group * 128..` of a position (of an attention head, else 0): the random 16 bits.
     #[inline(always)]
     pub(crate) fn group(&self, row: u64, position: u32, head: u32, group: u32) -> [u16; GROUP] {
-        let mut counter = [[0; BLOCKS]; 4];
-        for (block, first) in counter[0].iter_mut().enumerate() {
-            *first = group * BLOCKS as u32 + block as u32 + (head << 20);
-        }
-        counter[1] = [position; BLOCKS];
-        counter[2] = [row as u32; BLOCKS];
-        counter[3] = [(row >> 32) as u32; BLOCKS];
-        let words = self.stream.blocks(counter);
-        let mut bits = [0; GROUP];
-        for (word, bits) in words.iter().zip(bits.chunks_exact_mut(2 * BLOCKS)) {
-            for lane in 0..BLOCKS {
-                bits[lane] = word[lane] as u16;
-                bits[BLOCKS + lane] = (word[lane] >> 16) as u16;
-            }
-        }
-        bits
+        let first = group * BLOCKS + (head << 20);
+        self.stream
+            .halves(first, [position, row as u32, (row >> 32) as u32])
     }
 
     /// Whether an element with these random bits stays.
     #[inline(always)]
     pub(crate) fn keeps(&self, bits: u16) -> bool {
-        u32::from(bits) >= self.threshold
+        bits >= self.threshold
     }
 }
 

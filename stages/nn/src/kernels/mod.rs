@@ -14,6 +14,7 @@ pub mod layer_norm;
 pub mod optimizer;
 pub mod peak;
 pub mod reduce;
+mod scratch;
 
 pub use attention::{Attention, attention, attention_backward};
 pub use column_sums::column_sums;
@@ -27,3 +28,4 @@ pub use gemm::{Epilogue, Matrix, MatrixMut, gemm};
 pub use layer_norm::{Normalization, add_layer_norm, layer_norm, layer_norm_backward};
 pub use optimizer::{AdamStep, SgdStep, adam, sgd};
 pub use reduce::sum_of_squares;
+pub use scratch::Scratch;

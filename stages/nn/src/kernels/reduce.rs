@@ -22,20 +22,19 @@ pub fn tree<R: Real>(mut lanes: [R; LANES]) -> R {
     lanes[0]
 }
 
-/// Folds elements `0..len` into the lanes with `step(lane, index)` and adds them up.
+/// Folds the elements of `x` and `y` into the lanes with `step(lane, x, y)` and adds them up.
 #[inline(always)]
-fn fold<R: Real>(len: usize, step: impl Fn(R, usize) -> R) -> R {
+fn fold<R: Real>(x: &[R], y: &[R], step: impl Fn(R, R, R) -> R) -> R {
     let mut lanes = [R::ZERO; LANES];
-    let whole = len - len % LANES;
-    let mut start = 0;
-    while start < whole {
-        for (lane, value) in lanes.iter_mut().enumerate() {
-            *value = step(*value, start + lane);
+    let (x, x_rest) = x.as_chunks::<LANES>();
+    let (y, y_rest) = y.as_chunks::<LANES>();
+    for (x, y) in x.iter().zip(y) {
+        for lane in 0..LANES {
+            lanes[lane] = step(lanes[lane], x[lane], y[lane]);
         }
-        start += LANES;
     }
-    for (lane, value) in lanes.iter_mut().enumerate().take(len - whole) {
-        *value = step(*value, whole + lane);
+    for (lane, (&x, &y)) in lanes.iter_mut().zip(x_rest.iter().zip(y_rest)) {
+        *lane = step(*lane, x, y);
     }
     tree(lanes)
 }
@@ -43,21 +42,20 @@ fn fold<R: Real>(len: usize, step: impl Fn(R, usize) -> R) -> R {
 /// The sum of `x`.
 #[inline(always)]
 pub fn sum<R: Real>(x: &[R]) -> R {
-    fold(x.len(), |lane, index| lane + x[index])
+    fold(x, x, |lane, x, _| lane + x)
 }
 
 /// The sum of `x * y`, each product fused with its addition.
 #[inline(always)]
 pub fn dot<R: Real>(x: &[R], y: &[R]) -> R {
-    let y = &y[..x.len()];
-    fold(x.len(), |lane, index| x[index].mul_add(y[index], lane))
+    fold(x, y, |lane, x, y| x.mul_add(y, lane))
 }
 
 /// The sum of `(x - center)²`.
 #[inline(always)]
 pub fn squares_around<R: Real>(x: &[R], center: R) -> R {
-    fold(x.len(), |lane, index| {
-        let difference = x[index] - center;
+    fold(x, x, |lane, x, _| {
+        let difference = x - center;
         difference.mul_add(difference, lane)
     })
 }
@@ -65,30 +63,30 @@ pub fn squares_around<R: Real>(x: &[R], center: R) -> R {
 /// The sum of `x * ((y - center) * factor)`, the outer product fused with its addition.
 #[inline(always)]
 pub fn dot_normalized<R: Real>(x: &[R], y: &[R], center: R, factor: R) -> R {
-    let y = &y[..x.len()];
-    fold(x.len(), |lane, index| {
-        x[index].mul_add((y[index] - center) * factor, lane)
-    })
+    fold(x, y, |lane, x, y| x.mul_add((y - center) * factor, lane))
 }
 
 /// The greatest of `x`, minus infinity where there is none. NaN is passed over.
 #[inline(always)]
 pub fn greatest<R: Real>(x: &[R]) -> R {
     let mut lanes = [R::LEAST; LANES];
-    let mut chunks = x.chunks_exact(LANES);
-    for chunk in &mut chunks {
-        for (lane, &value) in lanes.iter_mut().zip(chunk) {
-            *lane = value.greater(*lane);
+    let (chunks, rest) = x.as_chunks::<LANES>();
+    for chunk in chunks {
+        for lane in 0..LANES {
+            lanes[lane] = chunk[lane].greater(lanes[lane]);
         }
     }
-    for (lane, &value) in lanes.iter_mut().zip(chunks.remainder()) {
+    for (lane, &value) in lanes.iter_mut().zip(rest) {
         *lane = value.greater(*lane);
     }
-    let mut greatest = lanes[0];
-    for lane in lanes {
-        greatest = lane.greater(greatest);
+    let mut half = LANES / 2;
+    while half > 0 {
+        for lane in 0..half {
+            lanes[lane] = lanes[lane + half].greater(lanes[lane]);
+        }
+        half /= 2;
     }
-    greatest
+    lanes[0]
 }
 
 /// Long sums are cut in blocks of this many numbers, each by the 32 lanes.

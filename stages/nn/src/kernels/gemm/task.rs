@@ -8,8 +8,6 @@
     reason = "a rectangle of C is shared by its pointer, and a level's code needs its CPU"
 )]
 
-use std::cell::RefCell;
-
 use super::pack::Lanes;
 use super::tile::{Plain, Shape, Tile};
 use super::{BLOCK, Matrix, Task};
@@ -28,39 +26,29 @@ pub trait Product: Sized {
     fn gemm_task(task: &Task<'_, Self>);
 }
 
-/// Packed operands of one thread, kept between products.
-struct Scratch<R> {
-    a: Vec<R>,
-    b: Vec<R>,
-}
-
 macro_rules! product {
     ($number:ty, $avx2:ident, $avx512:ident) => {
         impl Product for $number {
             fn gemm_task(task: &Task<'_, Self>) {
-                thread_local! {
-                    static SCRATCH: RefCell<Scratch<$number>> =
-                        const { RefCell::new(Scratch { a: Vec::new(), b: Vec::new() }) };
-                }
                 #[cfg(target_arch = "x86_64")]
                 #[target_feature(enable = "avx2,fma")]
-                fn avx2(task: &Task<'_, $number>, scratch: &mut Scratch<$number>) {
-                    run::<$number, $avx2>(task, scratch);
+                fn avx2(task: &Task<'_, $number>) {
+                    run::<$number, $avx2>(task);
                 }
                 #[cfg(target_arch = "x86_64")]
                 #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
-                fn avx512(task: &Task<'_, $number>, scratch: &mut Scratch<$number>) {
-                    run::<$number, $avx512>(task, scratch);
+                fn avx512(task: &Task<'_, $number>) {
+                    run::<$number, $avx512>(task);
                 }
-                SCRATCH.with_borrow_mut(|scratch| match level() {
+                match level() {
                     // SAFETY: the level is never above what was detected.
                     #[cfg(target_arch = "x86_64")]
-                    Level::Avx2 => unsafe { avx2(task, scratch) },
+                    Level::Avx2 => unsafe { avx2(task) },
                     // SAFETY: as above.
                     #[cfg(target_arch = "x86_64")]
-                    Level::Avx512 => unsafe { avx512(task, scratch) },
-                    _ => run::<$number, Plain>(task, scratch),
-                });
+                    Level::Avx512 => unsafe { avx512(task) },
+                    _ => run::<$number, Plain>(task),
+                }
             }
         }
     };
@@ -71,26 +59,27 @@ use super::tile::{Avx2, Avx512};
 product!(f32, Avx2, Avx512);
 product!(f64, Plain, Plain);
 
-fn grow<R: Real>(buffer: &mut Vec<R>, len: usize) -> &mut [R] {
-    if buffer.len() < len {
-        buffer.resize(len, R::ZERO);
-    }
-    &mut buffer[..len]
-}
-
 #[inline(always)]
-fn run<R: Real, T: Tile<R>>(task: &Task<'_, R>, scratch: &mut Scratch<R>) {
+fn run<R: Real, T: Tile<R>>(task: &Task<'_, R>) {
     let (rows, columns, depth) = (task.a.rows, task.b.columns, task.a.columns);
     if rows == 0 || columns == 0 {
         return;
     }
     task.c.check(rows, columns);
-    let a = lanes(task.a);
-    let b = lanes(task.b.transposed());
     let deepest = BLOCK.min(depth);
     let width = columns.min(COLUMNS).next_multiple_of(T::COLUMNS);
-    let packed_b = grow(&mut scratch.b, width * deepest);
-    let packed_a = grow(&mut scratch.a, PANELS * T::ROWS * deepest);
+    let high = rows.min(PANELS * T::ROWS);
+    R::with_scratch((width + high) * deepest, |scratch| {
+        let (packed_b, packed_a) = scratch.split_at_mut(width * deepest);
+        blocks::<R, T>(task, packed_a, packed_b);
+    });
+}
+
+#[inline(always)]
+fn blocks<R: Real, T: Tile<R>>(task: &Task<'_, R>, packed_a: &mut [R], packed_b: &mut [R]) {
+    let (rows, columns, depth) = (task.a.rows, task.b.columns, task.a.columns);
+    let a = lanes(task.a);
+    let b = lanes(task.b.transposed());
     for left in (0..columns).step_by(COLUMNS) {
         let right = columns.min(left + COLUMNS);
         if depth == 0 && !task.adds {
