@@ -4,6 +4,8 @@ pub mod artifact;
 pub mod data;
 pub mod download;
 pub mod figure;
+#[cfg(test)]
+mod golden;
 pub mod metrics;
 pub mod plot;
 pub mod shuffle;

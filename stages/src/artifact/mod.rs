@@ -4,11 +4,15 @@ pub mod dataset;
 pub mod features;
 pub mod files;
 mod mapping;
+pub mod metrics;
+pub mod predictions;
 pub mod table;
 pub mod tokens;
 
 pub use dataset::Dataset;
 pub use features::Features;
 pub use files::Files;
+pub use metrics::Metrics;
+pub use predictions::Predictions;
 pub use table::{Labels, Table, TableWriter, Text, write_table};
 pub use tokens::Tokens;
