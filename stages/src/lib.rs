@@ -14,6 +14,7 @@ pub mod subsample;
 #[cfg(test)]
 mod testing;
 pub mod text;
+pub mod tokenize;
 pub mod training;
 
 /// Every kind, one line each, in the order in which people are shown them.
@@ -21,5 +22,6 @@ pub static KINDS: &[&dyn taper_engine::AnyKind] = &[
     &shuffle::Shuffle,
     &subsample::Subsample,
     &split::Split,
+    &tokenize::Tokenize,
     &plot::Plot,
 ];
