@@ -1,6 +1,7 @@
 //! The stages: one file a kind, and what they share.
 
 pub mod artifact;
+pub mod command;
 pub mod data;
 pub mod download;
 pub mod figure;
@@ -19,9 +20,11 @@ pub mod training;
 
 /// Every kind, one line each, in the order in which people are shown them.
 pub static KINDS: &[&dyn taper_engine::AnyKind] = &[
+    &download::Download,
     &shuffle::Shuffle,
     &subsample::Subsample,
     &split::Split,
     &tokenize::Tokenize,
     &plot::Plot,
+    &command::Command,
 ];

@@ -5,7 +5,7 @@ use crate::artifact::{Dataset, Table};
 use crate::testing::{LocalHub, Workshop, files_below, told};
 
 const SMALL: &str = r#"{"hub": "local/imdb-small"}"#;
-const MINI: &str = r#"{"hub": "sentence-transformers/all-MiniLM-L6-v2", "type": "model", "files": ["config.json", "vocab.txt"]}"#;
+const MINI: &str = r#"{"hub": "google-bert/bert-base-cased", "type": "model", "files": ["config.json", "vocab.txt"]}"#;
 
 /// A hub that is asked without patience.
 fn impatient(endpoint: &str, token: Option<&str>) -> Hub {
@@ -210,7 +210,7 @@ fn a_server_that_is_busy_is_asked_again() {
 fn a_server_that_stays_busy_is_told() {
     let busy = ["--fail-every", "1", "--retry-after", "0"];
     insta::assert_snapshot!(fails(&busy, None, MINI), @r#"
-    HUB/api/models/sentence-transformers/all-MiniLM-L6-v2/revision/main answers 503 Service Unavailable
+    HUB/api/models/google-bert/bert-base-cased/revision/main answers 503 Service Unavailable
       help: the server is busy or broken; what came so far is kept: run again later
     "#);
     let limited = [
@@ -270,7 +270,7 @@ fn a_body_that_is_always_cut_is_told_and_kept() {
     let context = shop.context(0);
     let error = rerun(&shop, &hub, MINI, resolved, &context).expect_err("it has to fail");
     insta::assert_snapshot!(told(&error).replace(&server.endpoint, "HUB"), @r#"
-    HUB/sentence-transformers/all-MiniLM-L6-v2/resolve/33038f0dc8015ad489971c20041c5c65daa8c0e0/vocab.txt broke off after 1000 bytes: Peer disconnected
+    HUB/google-bert/bert-base-cased/resolve/f6ce1cdabcda41b85101c540fc8f6fe5faec5ea9/vocab.txt broke off after 1000 bytes: Peer disconnected
       help: what came is kept: run again to go on from there
     "#);
     assert_eq!(error.kind, taper_engine::StageErrorKind::Transient);
@@ -287,14 +287,9 @@ fn corrupt_bytes_never_leave_scratch() {
     let server = LocalHub::start(&["--corrupt", "*vocab.txt"]);
     let shop = Workshop::new();
     let hub = impatient(&server.endpoint, None);
-    let params =
-        r#"{"hub": "google-bert/bert-base-cased", "type": "files", "files": ["vocab.txt"]}"#;
-    let params = params
-        .replace("\"files\",", "\"model\",")
-        .replace("[\"vocab", "[\"config.json\", \"vocab");
-    let resolved = resolve(&shop, &hub, &params).expect("resolves");
+    let resolved = resolve(&shop, &hub, MINI).expect("resolves");
     let context = shop.context(0);
-    let error = rerun(&shop, &hub, &params, resolved, &context).expect_err("it has to fail");
+    let error = rerun(&shop, &hub, MINI, resolved, &context).expect_err("it has to fail");
     insta::assert_snapshot!(told(&error), @r#"
     vocab.txt is not the file that is expected: its hash is git blob 270ac43adf822d98b986444b142efda85660444b, not 2ea941cc79a6f3d7985ca6991ef4f67dad62af04, each time it is downloaded
       help: nothing of it was kept. Has the file changed where it is served, or is the expected hash wrong?
@@ -385,10 +380,10 @@ fn the_hugging_face_cache_is_used_when_it_is_right() {
         panic!("it has to be pinned")
     };
     let folder = cache
-        .join("models--sentence-transformers--all-MiniLM-L6-v2/snapshots")
+        .join("models--google-bert--bert-base-cased/snapshots")
         .join(&commit);
     fs_err::create_dir_all(&folder).expect("folder");
-    let data = crate::testing::shared("hub/data/models/sentence-transformers/all-MiniLM-L6-v2");
+    let data = crate::testing::shared("hub/data/models/google-bert/bert-base-cased");
     for pinned in &files {
         fs_err::copy(data.join(&pinned.file.path), folder.join(&pinned.file.path)).expect("copied");
     }
@@ -402,7 +397,7 @@ fn the_hugging_face_cache_is_used_when_it_is_right() {
     fs_err::write(folder.join("vocab.txt"), "something else").expect("written");
     let error = rerun(&shop, &offline, MINI, resolved, &shop.context(0)).expect_err("not the file");
     insta::assert_snapshot!(told(&error), @r#"
-    there is no network to be used, and `vocab.txt` of `sentence-transformers/all-MiniLM-L6-v2` is not in the Hugging Face cache
+    there is no network to be used, and `vocab.txt` of `google-bert/bert-base-cased` is not in the Hugging Face cache
       help: run once with the network (without `--offline` and HF_HUB_OFFLINE)
     "#);
 }
