@@ -9,8 +9,8 @@
 //!     kind: download
 //!     key: 9f2c…
 //!     artifact: 41aa…
-//!     request: 77b0…            # what was asked for, where something was resolved
-//!     resolved:
+//!     request: 77b0…            # what was asked of the world outside
+//!     resolved:                 # and what it answered, if anything
 //!       commit: e6281661ce1c…
 //!     local:                    # files of the project, by path
 //!       data/more.csv: 5d1e…
@@ -46,7 +46,7 @@ pub struct LockedStage {
     pub key: Key,
     /// What it made.
     pub artifact: Digest,
-    /// The digest of the parameters for which `resolved` was found.
+    /// The digest of what was asked of the world outside, where the kind asks.
     #[serde(default)]
     pub request: Option<Digest>,
     /// What was found outside.

@@ -51,7 +51,7 @@ pub(crate) struct Local {
 /// What was found out about a stage outside.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Resolution {
-    /// The digest of what was asked, where there is an answer.
+    /// The digest of what was asked, where the kind can have an answer.
     pub(crate) request: Option<Digest>,
     pub(crate) resolved: Option<Value>,
 }
@@ -133,10 +133,10 @@ impl Surroundings {
         }
     }
 
-    /// What the lock says that was found for the same request.
+    /// The stage as it is locked, where the same was asked for it.
     fn locked(&self, stage: &PlannedStage) -> Option<&LockedStage> {
         let locked = self.lock.stages.get(&stage.name)?;
-        locked.resolved.as_ref()?;
+        locked.request?;
         let request = request_of(stage).ok()?;
         (locked.kind == stage.kind.name() && locked.request == Some(request)).then_some(locked)
     }
@@ -153,14 +153,11 @@ impl Surroundings {
         }
         let request = request_of(stage)?;
         let scratch = self.store.layout().scratch(&Key(request));
-        let locked = self
-            .locked(stage)
-            .and_then(|locked| locked.resolved.clone());
+        let locked = self.locked(stage);
         if locked.is_none() {
-            self.store
-                .scratch(&Key(request))
-                .map_err(StageError::from)?;
+            self.store.scratch(&Key(request))?;
         }
+        let locked = locked.and_then(|locked| locked.resolved.clone());
         let outside = Outside {
             locked,
             offline: self.offline,
@@ -169,7 +166,7 @@ impl Surroundings {
         };
         let resolved = without_panic(stage.kind.name(), || stage.params.resolve(outside))?;
         Ok(Resolution {
-            request: resolved.is_some().then_some(request),
+            request: Some(request),
             resolved,
         })
     }

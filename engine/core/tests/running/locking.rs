@@ -3,7 +3,7 @@
 use taper_engine::{EngineError, LockUse, RunEnd, RunOptions};
 
 use crate::kinds::counted;
-use crate::project::{Project, options, states};
+use crate::project::{Project, options, snapshot, states};
 
 fn locked() -> RunOptions {
     RunOptions {
@@ -31,6 +31,17 @@ fn the_world_outside_is_asked_once() {
     assert_eq!(counted("asked-once"), 1);
     assert_eq!(states(&second), "a ran, b ran");
     assert_eq!(second.run, first.run);
+}
+
+#[test]
+fn that_there_is_no_answer_is_locked_too() {
+    let project = Project::new();
+    let stages = "  a: { ask: { tag: nothing-to-say } }\n";
+    project.run(stages);
+    assert!(project.read("p.lock").contains("    request: "));
+    let cache = snapshot(&project.root().join(".taper"));
+    assert_eq!(states(&project.run(stages)), "a cached");
+    assert_eq!(snapshot(&project.root().join(".taper")), cache);
 }
 
 #[test]

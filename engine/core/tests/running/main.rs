@@ -6,3 +6,4 @@ mod kinds;
 mod locking;
 mod project;
 mod reproducing;
+mod scale;
