@@ -11,7 +11,7 @@ use crate::kernels::{
     Mask, Normalization, Packed, dropout, embedding, embedding_backward, layer_norm,
     layer_norm_backward, tanh, tanh_backward,
 };
-use crate::model::encoder::{EncoderLayer, Kept, LayerSizes, Scratch};
+use crate::model::encoder::{EncoderLayer, Kept, LayerSizes, Pass, Reach, Scratch};
 use crate::model::head::{Head, HeadConfig};
 use crate::model::linear::{Linear, resize};
 use crate::parameters::{Initial, Parameters};
@@ -135,8 +135,6 @@ pub struct Bert<R> {
     kept: Vec<Kept<R>>,
     scratch: Scratch<R>,
     gradient: Vec<R>,
-    /// The first tokens' last hidden states, for the pooler.
-    first: Vec<R>,
     features: Vec<R>,
     features_gradient: Vec<R>,
     dropout: Option<Dropout>,
@@ -146,7 +144,7 @@ impl<R: Real> Bert<R> {
     /// A network of these sizes.
     ///
     /// # Panics
-    /// Where the heads do not share the hidden size evenly.
+    /// Where the heads do not share the hidden size evenly, or there is no layer.
     pub fn new(config: BertConfig) -> Self {
         let hidden = config.hidden_size;
         assert!(
@@ -154,6 +152,7 @@ impl<R: Real> Bert<R> {
             "{} heads share a hidden size of {hidden}",
             config.heads
         );
+        assert!(config.layers > 0, "BERT has layers");
         let normal = Initial::Normal {
             deviation: config.initializer_range,
         };
@@ -199,7 +198,12 @@ impl<R: Real> Bert<R> {
             .map(|layer| {
                 let first_dropout = EMBEDDINGS_DROPOUT + 1 + 3 * layer as u64;
                 let name = format!("bert.encoder.layer.{layer}");
-                EncoderLayer::new(&mut parameters, &name, &sizes, first_dropout)
+                let reach = match config.pooling {
+                    Pooling::Mean => Reach::AllTokens,
+                    _ if layer + 1 < config.layers => Reach::AllTokens,
+                    Pooling::Cls | Pooling::Pooler => Reach::FirstTokens,
+                };
+                EncoderLayer::new(&mut parameters, &name, &sizes, first_dropout, reach)
             })
             .collect();
         let before_pooler = parameters.tensors().len();
@@ -241,7 +245,6 @@ impl<R: Real> Bert<R> {
             kept: Vec::new(),
             scratch: Scratch::default(),
             gradient: Vec::new(),
-            first: Vec::new(),
             features: Vec::new(),
             features_gradient: Vec::new(),
             dropout: None,
@@ -254,7 +257,8 @@ impl<R: Real> Bert<R> {
     }
 
     /// Hidden states of the last batch, `[tokens, hidden_size]`: for 0 the embeddings', for `l` those behind
-    /// layer `l`. Only training keeps them.
+    /// layer `l`. Only training keeps them. Where the head reads first tokens, those behind the last layer
+    /// are theirs alone, `[rows, hidden_size]`.
     pub fn hidden_states(&self, layer: usize) -> &[R] {
         &self.hidden[layer]
     }
@@ -322,60 +326,54 @@ impl<R: Real> Bert<R> {
         }
     }
 
-    /// Writes the features of each row from the last hidden states in `hidden[last]`.
+    /// Writes the features of each row from the last hidden states, `hidden[last]`.
     fn pool(&mut self, weights: &[R], batch: &Batch, last: usize) {
         let width = self.config.hidden_size;
         let hidden = &self.hidden[last];
         resize(&mut self.features, batch.len() * width);
-        let into = match self.config.pooling {
+        match self.config.pooling {
+            Pooling::Cls => self.features.copy_from_slice(hidden),
             Pooling::Pooler => {
-                resize(&mut self.first, batch.len() * width);
-                &mut self.first
+                self.pooler.forward(weights, hidden, &mut self.features);
+                tanh(&mut self.features);
             }
-            _ => &mut self.features,
-        };
-        for (row, into) in into.chunks_exact_mut(width).enumerate() {
-            let tokens = batch.range(row);
-            into.fill(R::ZERO);
-            if self.config.pooling == Pooling::Mean {
-                for state in hidden[tokens.start * width..tokens.end * width].chunks_exact(width) {
-                    R::add_tile(into, state);
+            Pooling::Mean => {
+                for (row, features) in self.features.chunks_exact_mut(width).enumerate() {
+                    let tokens = batch.range(row);
+                    features.fill(R::ZERO);
+                    let states = &hidden[tokens.start * width..tokens.end * width];
+                    for state in states.chunks_exact(width) {
+                        R::add_tile(features, state);
+                    }
+                    R::scale_tile(features, share(tokens.len()));
                 }
-                R::scale_tile(into, share(tokens.len()));
-            } else if !tokens.is_empty() {
-                into.copy_from_slice(&hidden[tokens.start * width..][..width]);
             }
-        }
-        if self.config.pooling == Pooling::Pooler {
-            self.pooler
-                .forward(weights, &self.first, &mut self.features);
-            tanh(&mut self.features);
         }
     }
 
     /// Writes the gradient of the last hidden states to `gradient`, given that of the features.
     fn pool_backward(&mut self, weights: &[R], batch: &Batch, gradients: &mut [R]) {
         let width = self.config.hidden_size;
-        if self.config.pooling == Pooling::Pooler {
-            tanh_backward(&mut self.features_gradient, &self.features);
-            self.pooler
-                .add_gradients(&self.first, &self.features_gradient, gradients);
-            self.pooler
-                .backward(weights, &self.features_gradient, &mut self.first);
-            std::mem::swap(&mut self.first, &mut self.features_gradient);
-        }
-        resize(&mut self.gradient, batch.tokens() * width);
-        self.gradient.fill(R::ZERO);
-        for (row, from) in self.features_gradient.chunks_exact(width).enumerate() {
-            let tokens = batch.range(row);
-            if self.config.pooling == Pooling::Mean {
-                let share = share(tokens.len());
-                let states = &mut self.gradient[tokens.start * width..tokens.end * width];
-                for state in states.chunks_exact_mut(width) {
-                    R::axpy_tile(state, share, from);
+        let from = &mut self.features_gradient;
+        let last = &self.hidden[self.layers.len()];
+        resize(&mut self.gradient, last.len());
+        match self.config.pooling {
+            Pooling::Cls => self.gradient.copy_from_slice(from),
+            Pooling::Pooler => {
+                tanh_backward(from, &self.features);
+                self.pooler.add_gradients(last, from, gradients);
+                self.pooler.backward(weights, from, &mut self.gradient);
+            }
+            Pooling::Mean => {
+                self.gradient.fill(R::ZERO);
+                for (row, from) in from.chunks_exact(width).enumerate() {
+                    let tokens = batch.range(row);
+                    let share = share(tokens.len());
+                    let states = &mut self.gradient[tokens.start * width..tokens.end * width];
+                    for state in states.chunks_exact_mut(width) {
+                        R::axpy_tile(state, share, from);
+                    }
                 }
-            } else if !tokens.is_empty() {
-                self.gradient[tokens.start * width..][..width].copy_from_slice(from);
             }
         }
     }
@@ -413,11 +411,16 @@ impl<R: Real> Network<R> for Bert<R> {
             self.kept.resize_with(places, Kept::default);
         }
         self.embed(weights, batch);
+        let pass = Pass {
+            weights,
+            batch,
+            dropout,
+        };
         for (index, layer) in self.layers.iter().enumerate() {
             let (from, to) = (index % states, (index + 1) % states);
             let mut out = std::mem::take(&mut self.hidden[to]);
             let kept = &mut self.kept[index % places];
-            layer.forward(weights, batch, dropout, &self.hidden[from], kept, &mut out);
+            layer.forward(pass, &self.hidden[from], kept, &mut out);
             self.hidden[to] = out;
         }
         self.pool(weights, batch, self.layers.len() % states);
@@ -431,6 +434,12 @@ impl<R: Real> Network<R> for Bert<R> {
         logits_gradient: &[R],
         gradients: &mut [R],
     ) {
+        let dropout = self.dropout;
+        let pass = Pass {
+            weights,
+            batch,
+            dropout: dropout.as_ref(),
+        };
         resize(&mut self.features_gradient, self.features.len());
         let features_gradient = &mut self.features_gradient;
         self.head.backward(
@@ -441,16 +450,11 @@ impl<R: Real> Network<R> for Bert<R> {
             features_gradient,
         );
         self.pool_backward(weights, batch, gradients);
-        let Some(dropout) = self.dropout else {
-            return;
-        };
         for (index, layer) in self.layers.iter().enumerate().rev() {
             layer.backward(
-                weights,
-                batch,
-                &dropout,
+                pass,
                 &self.hidden[index],
-                &mut self.kept[index],
+                &self.kept[index],
                 &mut self.scratch,
                 &mut self.gradient,
                 gradients,

@@ -25,6 +25,25 @@ pub(crate) struct LayerSizes {
     pub initial: Initial,
 }
 
+/// Of which tokens the hidden states behind a layer are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// All.
+    AllTokens,
+    /// The first of each row: all that a head reads which looks at the first token alone. What stands
+    /// behind the attention is then computed for them only.
+    FirstTokens,
+}
+
+/// What all layers are given.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pass<'a, R> {
+    pub weights: &'a [R],
+    pub batch: &'a Batch,
+    /// In training.
+    pub dropout: Option<&'a Dropout>,
+}
+
 /// What a layer keeps from forward for backward.
 #[derive(Debug, Default)]
 pub(crate) struct Kept<R> {
@@ -33,6 +52,13 @@ pub(crate) struct Kept<R> {
     attention_statistics: Vec<R>,
     /// What the attention gives, `[tokens, hidden]`.
     context: Vec<R>,
+    firsts: Firsts<R>,
+    transformed: Transformed<R>,
+}
+
+/// What the part behind the attention keeps.
+#[derive(Debug, Default)]
+struct Transformed<R> {
     /// What the first normalization reads, its statistics, and what it gives.
     attended: Vec<R>,
     attended_statistics: Vec<R>,
@@ -43,6 +69,45 @@ pub(crate) struct Kept<R> {
     /// What the second normalization reads, and its statistics.
     gathered: Vec<R>,
     gathered_statistics: Vec<R>,
+}
+
+/// The first tokens of the rows, as rows of one token.
+#[derive(Debug, Default)]
+struct Firsts<R> {
+    offsets: Vec<u32>,
+    context: Vec<R>,
+    x: Vec<R>,
+}
+
+impl<R: Real> Firsts<R> {
+    /// Copies them; those of a row without tokens are 0.
+    fn gather(&mut self, batch: &Batch, width: usize, context: &[R], x: &[R]) {
+        self.offsets.clear();
+        self.offsets.extend(0..=batch.len() as u32);
+        for (to, from) in [(&mut self.context, context), (&mut self.x, x)] {
+            resize(to, batch.len() * width);
+            for (row, to) in to.chunks_exact_mut(width).enumerate() {
+                let tokens = batch.range(row);
+                if tokens.is_empty() {
+                    to.fill(R::ZERO);
+                } else {
+                    to.copy_from_slice(&from[tokens.start * width..][..width]);
+                }
+            }
+        }
+    }
+
+    /// Puts rows where the first tokens are in `to`, and zeros elsewhere.
+    fn scatter(batch: &Batch, width: usize, from: &[R], to: &mut Vec<R>) {
+        resize(to, batch.tokens() * width);
+        to.fill(R::ZERO);
+        for (row, from) in from.chunks_exact(width).enumerate() {
+            let tokens = batch.range(row);
+            if !tokens.is_empty() {
+                to[tokens.start * width..][..width].copy_from_slice(from);
+            }
+        }
+    }
 }
 
 /// Gradients that live only within a layer's backward.
@@ -146,6 +211,7 @@ pub(crate) struct EncoderLayer {
     heads: usize,
     hidden: usize,
     intermediate: usize,
+    reach: Reach,
     qkv: Qkv,
     attention_output: Linear,
     attention_norm: NormPlaces,
@@ -163,6 +229,7 @@ impl EncoderLayer {
         name: &str,
         sizes: &LayerSizes,
         first_dropout: u64,
+        reach: Reach,
     ) -> Self {
         let LayerSizes {
             hidden,
@@ -177,6 +244,7 @@ impl EncoderLayer {
             heads: sizes.heads,
             hidden,
             intermediate,
+            reach,
             qkv: Qkv::new(parameters, &at("attention.self"), hidden, initial),
             attention_output: Linear::new(
                 parameters,
@@ -231,51 +299,87 @@ impl EncoderLayer {
         }
     }
 
-    /// Writes the hidden states behind the layer to `out`, given those before it.
+    /// Writes the hidden states behind the layer to `out`, given those before it: `[tokens, hidden]`, or
+    /// `[rows, hidden]` where it reaches first tokens only.
     pub fn forward<R: Real>(
         &self,
-        weights: &[R],
-        batch: &Batch,
-        dropout: Option<&Dropout>,
+        pass: Pass<'_, R>,
         x: &[R],
         kept: &mut Kept<R>,
         out: &mut Vec<R>,
     ) {
-        let tokens = batch.tokens();
-        let masks = dropout.map(|dropout| self.masks(dropout));
-        let masks = masks.as_ref();
-        let packed = Packed::of(batch);
-        let wide = tokens * self.hidden;
-        for buffer in [
+        let batch = pass.batch;
+        let masks = pass.dropout.map(|dropout| self.masks(dropout));
+        resize(&mut kept.qkv, 3 * x.len());
+        resize(&mut kept.context, x.len());
+        resize(
+            &mut kept.attention_statistics,
+            2 * batch.tokens() * self.heads,
+        );
+        self.qkv.forward(pass.weights, x, &mut kept.qkv);
+        attention(
+            &self.attention(
+                batch,
+                masks.as_ref().map(|[probabilities, ..]| probabilities),
+            ),
+            &kept.qkv,
             &mut kept.context,
+            &mut kept.attention_statistics,
+        );
+        let (context, residual, packed) = match self.reach {
+            Reach::AllTokens => (&kept.context[..], x, Packed::of(batch)),
+            Reach::FirstTokens => {
+                let firsts = &mut kept.firsts;
+                firsts.gather(batch, self.hidden, &kept.context, x);
+                let packed = Packed {
+                    offsets: &firsts.offsets,
+                    rows: &batch.rows,
+                };
+                (&firsts.context[..], &firsts.x[..], packed)
+            }
+        };
+        let masks = masks.as_ref().map(|masks| (masks, packed));
+        self.transform(
+            pass.weights,
+            masks,
+            context,
+            residual,
+            &mut kept.transformed,
+            out,
+        );
+    }
+
+    /// What stands behind the attention.
+    fn transform<R: Real>(
+        &self,
+        weights: &[R],
+        masks: Option<(&[Mask; 3], Packed<'_>)>,
+        context: &[R],
+        residual: &[R],
+        kept: &mut Transformed<R>,
+        out: &mut Vec<R>,
+    ) {
+        let tokens = context.len() / self.hidden;
+        for buffer in [
             &mut kept.attended,
             &mut kept.middle,
             &mut kept.gathered,
             out,
         ] {
-            resize(buffer, wide);
+            resize(buffer, tokens * self.hidden);
         }
-        resize(&mut kept.qkv, 3 * wide);
-        resize(&mut kept.attention_statistics, 2 * tokens * self.heads);
         resize(&mut kept.attended_statistics, 2 * tokens);
         resize(&mut kept.gathered_statistics, 2 * tokens);
         resize(&mut kept.spread, tokens * self.intermediate);
         resize(&mut kept.activated, tokens * self.intermediate);
 
-        self.qkv.forward(weights, x, &mut kept.qkv);
-        attention(
-            &self.attention(batch, masks.map(|masks| &masks[0])),
-            &kept.qkv,
-            &mut kept.context,
-            &mut kept.attention_statistics,
-        );
         self.attention_output
-            .forward(weights, &kept.context, &mut kept.attended);
+            .forward(weights, context, &mut kept.attended);
         add_layer_norm(
             &self.attention_norm.of(weights),
-            masks.map(|masks| (&masks[1], packed)),
+            masks.map(|([_, attended, _], packed)| (attended, packed)),
             &mut kept.attended,
-            x,
+            residual,
             &mut kept.middle,
             &mut kept.attended_statistics,
         );
@@ -289,7 +393,7 @@ impl EncoderLayer {
             .forward(weights, &kept.activated, &mut kept.gathered);
         add_layer_norm(
             &self.output_norm.of(weights),
-            masks.map(|masks| (&masks[2], packed)),
+            masks.map(|([.., gathered], packed)| (gathered, packed)),
             &mut kept.gathered,
             &kept.middle,
             out,
@@ -299,26 +403,70 @@ impl EncoderLayer {
 
     /// Turns the `gradient` of the hidden states behind the layer into that of those before it, `x`, and
     /// adds the gradients of its tensors.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "each is a buffer of another owner and lifetime"
-    )]
     pub fn backward<R: Real>(
         &self,
-        weights: &[R],
-        batch: &Batch,
-        dropout_of: &Dropout,
+        pass: Pass<'_, R>,
         x: &[R],
-        kept: &mut Kept<R>,
+        kept: &Kept<R>,
+        scratch: &mut Scratch<R>,
+        gradient: &mut Vec<R>,
+        gradients: &mut [R],
+    ) {
+        let Some(dropout) = pass.dropout else {
+            return;
+        };
+        let batch = pass.batch;
+        let masks = self.masks(dropout);
+        let (context, packed) = match self.reach {
+            Reach::AllTokens => (&kept.context, Packed::of(batch)),
+            Reach::FirstTokens => {
+                let packed = Packed {
+                    offsets: &kept.firsts.offsets,
+                    rows: &batch.rows,
+                };
+                (&kept.firsts.context, packed)
+            }
+        };
+        let transformed = (&context[..], &kept.transformed);
+        self.transform_backward(
+            pass.weights,
+            (&masks, packed),
+            transformed,
+            scratch,
+            gradient,
+            gradients,
+        );
+        if self.reach == Reach::FirstTokens {
+            for buffer in [&mut scratch.context, gradient] {
+                Firsts::scatter(batch, self.hidden, buffer, &mut scratch.hidden);
+                std::mem::swap(buffer, &mut scratch.hidden);
+            }
+        }
+        resize(&mut scratch.qkv, kept.qkv.len());
+        attention_backward(
+            &self.attention(batch, Some(&masks[0])),
+            &kept.qkv,
+            &kept.context,
+            &kept.attention_statistics,
+            &scratch.context,
+            &mut scratch.qkv,
+        );
+        self.qkv
+            .backward(pass.weights, x, &scratch.qkv, gradient, gradients);
+    }
+
+    /// Leaves the gradient of the context in `scratch.context`, and in `gradient` that of the residual.
+    fn transform_backward<R: Real>(
+        &self,
+        weights: &[R],
+        ([_, attended, gathered], packed): (&[Mask; 3], Packed<'_>),
+        (context, kept): (&[R], &Transformed<R>),
         scratch: &mut Scratch<R>,
         gradient: &mut [R],
         gradients: &mut [R],
     ) {
-        let [probabilities, attended, gathered] = self.masks(dropout_of);
-        let packed = Packed::of(batch);
-        resize(&mut scratch.hidden, x.len());
-        resize(&mut scratch.context, x.len());
-        resize(&mut scratch.qkv, kept.qkv.len());
+        resize(&mut scratch.hidden, gradient.len());
+        resize(&mut scratch.context, gradient.len());
         resize(&mut scratch.spread, kept.spread.len());
 
         self.output_norm.backward(
@@ -329,7 +477,7 @@ impl EncoderLayer {
             gradients,
         );
         scratch.hidden.copy_from_slice(gradient);
-        dropout(&gathered, packed, self.hidden, &mut scratch.hidden);
+        dropout(gathered, packed, self.hidden, &mut scratch.hidden);
         self.output
             .add_gradients(&kept.activated, &scratch.hidden, gradients);
         self.output
@@ -348,20 +496,10 @@ impl EncoderLayer {
             gradients,
         );
         scratch.hidden.copy_from_slice(gradient);
-        dropout(&attended, packed, self.hidden, &mut scratch.hidden);
+        dropout(attended, packed, self.hidden, &mut scratch.hidden);
         self.attention_output
-            .add_gradients(&kept.context, &scratch.hidden, gradients);
+            .add_gradients(context, &scratch.hidden, gradients);
         self.attention_output
             .backward(weights, &scratch.hidden, &mut scratch.context);
-        attention_backward(
-            &self.attention(batch, Some(&probabilities)),
-            &kept.qkv,
-            &kept.context,
-            &kept.attention_statistics,
-            &scratch.context,
-            &mut scratch.qkv,
-        );
-        self.qkv
-            .backward(weights, x, &scratch.qkv, gradient, gradients);
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 use taper_nn::loss::{Loss, LossSum};
 use taper_nn::model::{
-    Architecture, BertConfig, Pooling, RecurrentConfig, RecurrentKind, TextCnnConfig,
+    Architecture, Bert, BertConfig, Pooling, RecurrentConfig, RecurrentKind, TextCnnConfig,
 };
 use taper_nn::optimizer::{Adam, Optimizer, Rule, Sgd, clip_scale, gradient_norm};
 use taper_nn::schedule::{Course, Schedule};
@@ -244,6 +244,45 @@ fn initial<R: Checked>(kind: &'static str) {
             assert!(
                 off <= R::TOLERANCE.gradient,
                 "{kind} gradient of {name}: {off:e}"
+            );
+        }
+    }
+}
+
+/// The hidden states of the first batch at real positions, and what the pooler makes of them.
+fn hidden_states<R: Checked>(kind: &'static str) {
+    let golden = Golden::open(kind);
+    let Architecture::Bert(config) = &golden.architecture else {
+        panic!("{kind} is no BERT");
+    };
+    let batch = &golden.batches[0];
+    for pooling in [Pooling::Pooler, Pooling::Mean] {
+        let mut network = Bert::<R>::new(BertConfig {
+            pooling,
+            ..config.clone()
+        });
+        let weights = golden.weights(&network);
+        network.forward(&weights, batch, Some(&TRAINING));
+        let width = config.hidden_size;
+        if pooling == Pooling::Pooler {
+            let expected = golden.reference::<R>("pooler0");
+            let off = distance(&wide(network.features()), expected);
+            assert!(off <= R::TOLERANCE.logits, "{kind} pooler: {off:e}");
+            continue;
+        }
+        for layer in 0..=config.layers {
+            let padded = golden.reference::<R>(&format!("hidden0.{layer}"));
+            let packed: Vec<f64> = (0..batch.len())
+                .flat_map(|row| {
+                    let start = row * batch.width * width;
+                    &padded[start..start + batch.range(row).len() * width]
+                })
+                .copied()
+                .collect();
+            let off = distance(&wide(network.hidden_states(layer)), &packed);
+            assert!(
+                off <= R::TOLERANCE.logits,
+                "{kind} hidden states {layer}: {off:e}"
             );
         }
     }
@@ -552,4 +591,12 @@ fn bert_with_bce_trains_as_in_torch() {
 #[test]
 fn bert_trains_as_with_the_trainer_of_transformers() {
     trainer_defaults("bert_pooler");
+}
+
+#[test]
+fn bert_has_the_hidden_states_of_transformers() {
+    for kind in ["bert_cls", "bert_pooler", "bert_bce"] {
+        hidden_states::<f32>(kind);
+        hidden_states::<f64>(kind);
+    }
 }
