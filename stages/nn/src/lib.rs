@@ -38,7 +38,8 @@ pub trait Network<R: Real>: Send {
     fn forward(&mut self, weights: &[R], batch: &Batch, dropout: Option<&Dropout>) -> Vec<R>;
 
     /// Adds the gradient of the batch last seen by [`Network::forward`] in training mode to `gradients`,
-    /// given that of its logits `[rows, outputs]`.
+    /// given that of its logits `[rows, outputs]`. What it leaves in the places of tensors that are not
+    /// trained is of no meaning.
     fn backward(
         &mut self,
         weights: &[R],

@@ -14,7 +14,7 @@ use crate::kernels::{
 use crate::model::encoder::{EncoderLayer, Kept, LayerSizes, Pass, Reach, Scratch};
 use crate::model::head::{Head, HeadConfig};
 use crate::model::linear::{Linear, resize};
-use crate::parameters::{Initial, Parameters};
+use crate::parameters::{Initial, Parameters, Tensor};
 use crate::{Network, Real};
 
 /// The dropout of the embeddings among the network's; those of the layers follow. Part of the format.
@@ -449,8 +449,20 @@ impl<R: Real> Network<R> for Bert<R> {
             gradients,
             features_gradient,
         );
+        // Below the lowest tensor that is trained nobody wants a gradient.
+        let trained = |tensor: &&Tensor| tensor.trained;
+        let lowest = self.parameters.tensors().iter().find(trained);
+        let lowest = lowest.map_or(usize::MAX, |tensor| tensor.offset);
+        if lowest >= self.head.places()[0].start {
+            return;
+        }
         self.pool_backward(weights, batch, gradients);
+        let mut end = self.pooler.weight.start;
         for (index, layer) in self.layers.iter().enumerate().rev() {
+            if lowest >= end {
+                return;
+            }
+            end = layer.begin();
             layer.backward(
                 pass,
                 &self.hidden[index],
@@ -460,6 +472,8 @@ impl<R: Real> Network<R> for Bert<R> {
                 gradients,
             );
         }
-        self.embed_backward(weights, batch, gradients);
+        if lowest < end {
+            self.embed_backward(weights, batch, gradients);
+        }
     }
 }

@@ -280,6 +280,11 @@ impl EncoderLayer {
         }
     }
 
+    /// Where its tensors begin.
+    pub fn begin(&self) -> usize {
+        self.qkv.parts[0].weight.start
+    }
+
     fn masks(&self, dropout: &Dropout) -> [Mask; 3] {
         [0, 1, 2].map(|index| {
             Mask::new(

@@ -288,6 +288,26 @@ fn hidden_states<R: Checked>(kind: &'static str) {
     }
 }
 
+/// Logits of the first batch without token types, and with torch's fused attention.
+fn variants(kind: &'static str) {
+    let golden = Golden::open(kind);
+    let mut network = golden.architecture.build::<f32>();
+    let weights = golden.weights(&*network);
+    let batch = golden.batches[0].clone();
+    let without = Batch {
+        type_ids: Vec::new(),
+        ..batch.clone()
+    };
+    for (batch, name) in [
+        (&batch, "f32.sdpa_logits.0"),
+        (&without, "f32.no_token_type_logits.0"),
+    ] {
+        let logits = wide(&network.forward(&weights, batch, None));
+        let off = distance(&logits, &golden.reference[name]);
+        assert!(off <= f32::TOLERANCE.logits, "{kind} {name}: {off:e}");
+    }
+}
+
 struct Plan {
     rule: Rule,
     learning_rate: f64,
@@ -598,5 +618,6 @@ fn bert_has_the_hidden_states_of_transformers() {
     for kind in ["bert_cls", "bert_pooler", "bert_bce"] {
         hidden_states::<f32>(kind);
         hidden_states::<f64>(kind);
+        variants(kind);
     }
 }

@@ -253,6 +253,32 @@ fn gradients_add_up() {
     }
 }
 
+#[test]
+fn what_is_trained_has_the_same_gradient_whatever_is_frozen_below() {
+    let batch = batch(&[3, 1, 7], 2);
+    for pooling in [Pooling::Pooler, Pooling::Mean] {
+        let mut network = Architecture::Bert(bert(16, 2, pooling, 0.2)).build::<f64>();
+        let weights = network.parameters().initialize::<f64>(1);
+        let tensors = network.parameters().tensors().to_vec();
+        let mut gradients_of = |frozen: usize| {
+            for tensor in &mut network.parameters_mut().tensors_mut()[..frozen] {
+                tensor.trained = false;
+            }
+            let mut gradients = vec![0.0; weights.len()];
+            let logits = network.forward(&weights, &batch, Some(&TRAINING));
+            network.backward(&weights, &batch, &vec![1.0; logits.len()], &mut gradients);
+            gradients
+        };
+        let all = gradients_of(0);
+        for frozen in 1..=tensors.len() {
+            let some = gradients_of(frozen);
+            for tensor in tensors[frozen..].iter().filter(|tensor| tensor.trained) {
+                assert_eq!(some[tensor.range()], all[tensor.range()], "{}", tensor.name);
+            }
+        }
+    }
+}
+
 /// Neither the company of other rows nor the width of the padding changes a bit of a row's logits, in
 /// training with dropout and in evaluation.
 #[test]
