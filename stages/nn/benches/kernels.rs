@@ -185,6 +185,22 @@ fn attentions(report: &Report, name: &str, rows: usize, len: usize, heads: usize
 }
 
 fn rows(report: &Report, name: &str, tokens: usize, width: usize) {
+    let kernels = [
+        "layer norm",
+        "layer norm back",
+        "dropout",
+        "add layer norm dropout",
+        "gelu",
+        "gelu back",
+        "tanh",
+        "column sums",
+    ];
+    if !kernels
+        .iter()
+        .any(|kernel| report.wants(&format!("{name} {kernel}")))
+    {
+        return;
+    }
     let bytes = tokens * width * 4;
     let (gamma, beta) = (numbers(width, 1), numbers(width, 2));
     let norm = Normalization {
@@ -227,6 +243,12 @@ fn rows(report: &Report, name: &str, tokens: usize, width: usize) {
 }
 
 fn optimizers(report: &Report, len: usize) {
+    if !["adam", "sum of squares"]
+        .iter()
+        .any(|what| report.wants(&format!("{what} of {len}")))
+    {
+        return;
+    }
     let mut tensors = [1, 2, 3, 4].map(|seed| numbers(len, seed));
     tensors[3].iter_mut().for_each(|x| *x *= *x);
     let [parameters, gradients, first, second] = &mut tensors;

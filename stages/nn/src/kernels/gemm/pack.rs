@@ -26,88 +26,115 @@ impl<R: Real> Lanes<'_, R> {
         width: usize,
         panel: &mut [R],
     ) {
-        let panel = &mut panel[..depth * width];
-        let begin = first * self.lane_stride + start * self.depth_stride;
-        if self.lane_stride == 1 {
-            for (step, panel) in panel.chunks_exact_mut(width).enumerate() {
-                let source = &self.data[begin + step * self.depth_stride..][..lanes];
-                if lanes == width {
-                    copy(source, panel);
-                } else {
-                    panel[..lanes].copy_from_slice(source);
-                    panel[lanes..].fill(R::ZERO);
-                }
-            }
+        if lanes == 0 || depth == 0 {
             return;
         }
+        let panel = &mut panel[..depth * width];
+        let begin = first * self.lane_stride + start * self.depth_stride;
+        let end = begin + (lanes - 1) * self.lane_stride + (depth - 1) * self.depth_stride;
+        assert!(
+            lanes <= width && end < self.data.len(),
+            "lanes within the operand and the panel"
+        );
         if lanes < width {
-            for panel in panel.chunks_exact_mut(width) {
-                panel[lanes..].fill(R::ZERO);
-            }
+            panel.fill(R::ZERO);
         }
-        let whole = if self.depth_stride == 1 {
-            lanes - lanes % 4
-        } else {
-            0
-        };
-        let deep = depth - depth % 4;
-        // One line of the cache at a time, so that lanes whose strides are powers of 2 do not push each
-        // other out before the line is used up.
-        for chunk in (0..deep).step_by(16) {
-            let end = deep.min(chunk + 16);
-            for lane in (0..whole).step_by(4) {
-                for step in (chunk..end).step_by(4) {
-                    let source = &self.data[begin + lane * self.lane_stride + step..];
-                    let target = &mut panel[step * width + lane..];
-                    transpose(source, self.lane_stride, target, width);
+        if self.lane_stride == 1 {
+            match lanes {
+                32 => self.copy::<32>(begin, depth, width, panel),
+                16 => self.copy::<16>(begin, depth, width, panel),
+                12 => self.copy::<12>(begin, depth, width, panel),
+                6 => self.copy::<6>(begin, depth, width, panel),
+                _ => {
+                    for (step, panel) in panel.chunks_exact_mut(width).enumerate() {
+                        let source = &self.data[begin + step * self.depth_stride..][..lanes];
+                        for (target, &source) in panel.iter_mut().zip(source) {
+                            *target = source;
+                        }
+                    }
                 }
             }
-        }
-        let one = |panel: &mut [R], lane: usize, step: usize| {
-            let place = begin + lane * self.lane_stride + step * self.depth_stride;
-            panel[step * width + lane] = self.data[place];
-        };
-        for step in deep..depth {
-            for lane in 0..whole {
-                one(panel, lane, step);
+        } else if self.depth_stride == 1 && lanes >= 4 && depth >= 4 {
+            // One line of the cache at a time, so that lanes whose strides are powers of 2 do not push each
+            // other out before the line is used up. Where 4 do not divide the lanes or steps, the last 4
+            // overlap those before.
+            for chunk in (0..depth).step_by(16) {
+                let ahead = if chunk + AHEAD < depth { AHEAD } else { 0 };
+                for lane in (0..lanes).step_by(4) {
+                    let lane = lane.min(lanes - 4);
+                    let row = begin + lane * self.lane_stride;
+                    for lane in 0..4 {
+                        self.prefetch(row + lane * self.lane_stride + chunk + ahead);
+                    }
+                    for step in (chunk..depth.min(chunk + 16)).step_by(4) {
+                        let step = step.min(depth - 4);
+                        // SAFETY: 4 lanes and 4 steps from here are within those that were asserted to lie
+                        // within the operand and the panel.
+                        unsafe {
+                            let source = self.data.as_ptr().add(row + step);
+                            let target = panel.as_mut_ptr().add(step * width + lane);
+                            transpose(source, self.lane_stride, target, width);
+                        }
+                    }
+                }
             }
-        }
-        for lane in whole..lanes {
-            for step in 0..depth {
-                one(panel, lane, step);
+        } else {
+            for lane in 0..lanes {
+                for step in 0..depth {
+                    let place = begin + lane * self.lane_stride + step * self.depth_stride;
+                    panel[step * width + lane] = self.data[place];
+                }
             }
         }
     }
 }
 
-/// `copy_from_slice` for the few lengths that panels have, without a call.
-#[inline(always)]
-fn copy<R: Copy>(source: &[R], target: &mut [R]) {
-    match target.len() {
-        32 => target[..32].copy_from_slice(&source[..32]),
-        16 => target[..16].copy_from_slice(&source[..16]),
-        12 => target[..12].copy_from_slice(&source[..12]),
-        6 => target[..6].copy_from_slice(&source[..6]),
-        _ => target.copy_from_slice(source),
+impl<R: Real> Lanes<'_, R> {
+    /// Copies `N` neighbouring lanes a step, in registers.
+    #[inline(always)]
+    fn copy<const N: usize>(self, begin: usize, depth: usize, width: usize, panel: &mut [R]) {
+        for step in 0..depth {
+            let place = begin + step * self.depth_stride;
+            self.prefetch(place + 8 * self.depth_stride);
+            let source: &[R; N] = self.data[place..][..N].try_into().expect("N numbers");
+            let target: &mut [R; N] = (&mut panel[step * width..][..N])
+                .try_into()
+                .expect("N numbers");
+            *target = *source;
+        }
+    }
+}
+
+/// Numbers by which the packing fetches ahead along k.
+const AHEAD: usize = 64;
+
+impl<R> Lanes<'_, R> {
+    /// Brings a number's line to the cache.
+    #[inline(always)]
+    fn prefetch(&self, place: usize) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: prefetching is safe anywhere, and every x86-64 CPU can.
+        unsafe {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_T0>(self.data.as_ptr().wrapping_add(place).cast());
+        }
     }
 }
 
 /// Writes `source[i * stride + j]` to `target[j * width + i]` for i and j below 4.
+///
+/// # Safety
+/// All of these may be read and written.
 #[inline(always)]
-fn transpose<R: Real>(source: &[R], stride: usize, target: &mut [R], width: usize) {
-    assert!(source.len() >= 3 * stride + 4 && target.len() >= 3 * width + 4);
+unsafe fn transpose<R: Real>(source: *const R, stride: usize, target: *mut R, width: usize) {
     #[cfg(target_arch = "x86_64")]
     if size_of::<R>() == 4 {
         use std::arch::x86_64::{
             _mm_loadu_ps, _mm_movehl_ps, _mm_movelh_ps, _mm_storeu_ps, _mm_unpackhi_ps,
             _mm_unpacklo_ps,
         };
-        let (source, target) = (
-            source.as_ptr().cast::<f32>(),
-            target.as_mut_ptr().cast::<f32>(),
-        );
-        // SAFETY: of 4 bytes there is no Real but f32; what is read and written was asserted to lie within
-        // the slices; every x86-64 CPU has SSE.
+        let (source, target) = (source.cast::<f32>(), target.cast::<f32>());
+        // SAFETY: of 4 bytes there is no Real but f32; the caller's promise; every x86-64 CPU has SSE.
         unsafe {
             let a = _mm_loadu_ps(source);
             let b = _mm_loadu_ps(source.add(stride));
@@ -124,7 +151,8 @@ fn transpose<R: Real>(source: &[R], stride: usize, target: &mut [R], width: usiz
     }
     for step in 0..4 {
         for lane in 0..4 {
-            target[step * width + lane] = source[lane * stride + step];
+            // SAFETY: the caller's promise.
+            unsafe { *target.add(step * width + lane) = *source.add(lane * stride + step) };
         }
     }
 }

@@ -9,9 +9,10 @@
 )]
 
 use super::pack::Lanes;
-use super::tile::{Plain, Shape, Tile};
+use super::tile::{Plain, Rows, Shape, Tile};
 use super::{BLOCK, Matrix, Task};
 use crate::Real;
+use crate::kernels::Scratch as _;
 use crate::kernels::dispatch::{Level, level};
 
 /// Columns of a packed block of B.
@@ -32,23 +33,23 @@ macro_rules! product {
             fn gemm_task(task: &Task<'_, Self>) {
                 #[cfg(target_arch = "x86_64")]
                 #[target_feature(enable = "avx2,fma")]
-                fn avx2(task: &Task<'_, $number>) {
-                    run::<$number, $avx2>(task);
+                fn avx2(task: &Task<'_, $number>, scratch: &mut [$number]) {
+                    run::<$number, $avx2>(task, scratch);
                 }
                 #[cfg(target_arch = "x86_64")]
                 #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
-                fn avx512(task: &Task<'_, $number>) {
-                    run::<$number, $avx512>(task);
+                fn avx512(task: &Task<'_, $number>, scratch: &mut [$number]) {
+                    run::<$number, $avx512>(task, scratch);
                 }
-                match level() {
+                Self::with_scratch(numbers(task), |scratch| match level() {
                     // SAFETY: the level is never above what was detected.
                     #[cfg(target_arch = "x86_64")]
-                    Level::Avx2 => unsafe { avx2(task) },
+                    Level::Avx2 => unsafe { avx2(task, scratch) },
                     // SAFETY: as above.
                     #[cfg(target_arch = "x86_64")]
-                    Level::Avx512 => unsafe { avx512(task) },
-                    _ => run::<$number, Plain>(task),
-                }
+                    Level::Avx512 => unsafe { avx512(task, scratch) },
+                    _ => run::<$number, Plain>(task, scratch),
+                });
             }
         }
     };
@@ -59,27 +60,37 @@ use super::tile::{Avx2, Avx512};
 product!(f32, Avx2, Avx512);
 product!(f64, Plain, Plain);
 
+/// The width of the packed block of B that a task needs, for the widest panels there are.
+fn packed_columns<R>(task: &Task<'_, R>) -> usize {
+    task.b.columns.min(COLUMNS).next_multiple_of(32)
+}
+
+/// How many numbers a task packs at a time, for the highest and widest panels there are.
+fn numbers<R>(task: &Task<'_, R>) -> usize {
+    (packed_columns(task) + task.a.rows.min(12 * PANELS)) * BLOCK.min(task.a.columns)
+}
+
+/// Whether rows of A are read where they lie: they are used too few times to be worth packing, and they do
+/// not all fall on the same lines of the first cache.
+fn reads_strided<R: Real>(task: &Task<'_, R>) -> bool {
+    let a = &task.a;
+    a.column_stride == 1
+        && task.b.columns <= 256
+        && !(a.row_stride * size_of::<R>()).is_multiple_of(4096)
+        && (a.rows - 1) * a.row_stride + a.columns <= a.data.len()
+}
+
 #[inline(always)]
-fn run<R: Real, T: Tile<R>>(task: &Task<'_, R>) {
+fn run<R: Real, T: Tile<R>>(task: &Task<'_, R>, scratch: &mut [R]) {
     let (rows, columns, depth) = (task.a.rows, task.b.columns, task.a.columns);
     if rows == 0 || columns == 0 {
         return;
     }
     task.c.check(rows, columns);
-    let deepest = BLOCK.min(depth);
-    let width = columns.min(COLUMNS).next_multiple_of(T::COLUMNS);
-    let high = rows.min(PANELS * T::ROWS);
-    R::with_scratch((width + high) * deepest, |scratch| {
-        let (packed_b, packed_a) = scratch.split_at_mut(width * deepest);
-        blocks::<R, T>(task, packed_a, packed_b);
-    });
-}
-
-#[inline(always)]
-fn blocks<R: Real, T: Tile<R>>(task: &Task<'_, R>, packed_a: &mut [R], packed_b: &mut [R]) {
-    let (rows, columns, depth) = (task.a.rows, task.b.columns, task.a.columns);
+    let strided = reads_strided(task);
     let a = lanes(task.a);
     let b = lanes(task.b.transposed());
+    let (packed_b, packed_a) = scratch.split_at_mut(packed_columns(task) * BLOCK.min(depth));
     for left in (0..columns).step_by(COLUMNS) {
         let right = columns.min(left + COLUMNS);
         if depth == 0 && !task.adds {
@@ -96,13 +107,19 @@ fn blocks<R: Real, T: Tile<R>>(task: &Task<'_, R>, packed_a: &mut [R], packed_b:
             }
             for top in (0..rows).step_by(PANELS * T::ROWS) {
                 let bottom = rows.min(top + PANELS * T::ROWS);
-                for (panel, first) in (top..bottom).step_by(T::ROWS).enumerate() {
+                let panels = if strided { 0..0 } else { top..bottom };
+                for (panel, first) in panels.step_by(T::ROWS).enumerate() {
                     let count = T::ROWS.min(bottom - first);
                     let panel = &mut packed_a[panel * T::ROWS * deep..];
                     a.pack((first, count), (start, deep), count, panel);
                 }
                 for (panel, row) in (top..bottom).step_by(T::ROWS).enumerate() {
-                    let packed_a = &packed_a[panel * T::ROWS * deep..];
+                    let panel_a = if strided {
+                        let place = row * task.a.row_stride + start;
+                        Rows::Strided(task.a.data[place..].as_ptr(), task.a.row_stride)
+                    } else {
+                        Rows::Packed(packed_a[panel * T::ROWS * deep..].as_ptr())
+                    };
                     for (panel, column) in (left..right).step_by(T::COLUMNS).enumerate() {
                         let packed_b = &packed_b[panel * T::COLUMNS * deep..];
                         let shape = Shape {
@@ -116,7 +133,7 @@ fn blocks<R: Real, T: Tile<R>>(task: &Task<'_, R>, packed_a: &mut [R], packed_b:
                         // (checked above) and belongs to this task; `T` is that of the level.
                         unsafe {
                             let c = task.c.place(row, column);
-                            T::compute(shape, packed_a.as_ptr(), packed_b.as_ptr(), c);
+                            T::compute(shape, panel_a, packed_b.as_ptr(), c);
                         }
                     }
                 }

@@ -18,10 +18,19 @@ pub(super) trait Tile<R> {
     /// steps from 0, added to C or written over it.
     ///
     /// # Safety
-    /// `a` holds `depth * rows` numbers, `b` `depth * COLUMNS`, and `c` is a rectangle of `rows` and
-    /// `columns`, a row beginning every `stride` numbers, that no other thread touches. The CPU has the
-    /// features of the tile.
-    unsafe fn compute(shape: Shape, a: *const R, b: *const R, c: *mut R);
+    /// `a` holds `depth * rows` numbers as its layout says, `b` `depth * COLUMNS`, and `c` is a rectangle of
+    /// `rows` and `columns`, a row beginning every `stride` numbers, that no other thread touches. The CPU
+    /// has the features of the tile.
+    unsafe fn compute(shape: Shape, a: Rows<R>, b: *const R, c: *mut R);
+}
+
+/// How the rows of A lie in memory.
+#[derive(Clone, Copy)]
+pub(super) enum Rows<R> {
+    /// Packed: the rows of a step lie next to each other, steps follow each other.
+    Packed(*const R),
+    /// As they are: the steps of a row lie next to each other, a row begins every so many numbers.
+    Strided(*const R, usize),
 }
 
 /// The extent of a tile and what becomes of it.
@@ -42,29 +51,20 @@ impl<R: Real> Tile<R> for Plain {
     const COLUMNS: usize = 16;
 
     #[inline(always)]
-    unsafe fn compute(shape: Shape, a: *const R, b: *const R, c: *mut R) {
+    unsafe fn compute(shape: Shape, a: Rows<R>, b: *const R, c: *mut R) {
         // SAFETY: the caller's promise.
-        let (a, b) = unsafe {
-            (
-                std::slice::from_raw_parts(a, shape.depth * shape.rows),
-                std::slice::from_raw_parts(b, shape.depth * 16),
-            )
+        let b = unsafe { std::slice::from_raw_parts(b, shape.depth * 16) };
+        let (a, row_stride, step_stride) = match a {
+            Rows::Packed(a) => (a, 1, shape.rows),
+            Rows::Strided(a, stride) => (a, stride, 1),
         };
         let mut sums = [[R::ZERO; 16]; 4];
-        if shape.rows == 4 {
-            for (a, b) in a.chunks_exact(4).zip(b.chunks_exact(16)) {
-                for (sums, &a) in sums.iter_mut().zip(a) {
-                    for (sum, &b) in sums.iter_mut().zip(b) {
-                        *sum = a.mul_add(b, *sum);
-                    }
-                }
-            }
-        } else {
-            for (a, b) in a.chunks_exact(shape.rows).zip(b.chunks_exact(16)) {
-                for (sums, &a) in sums.iter_mut().zip(a) {
-                    for (sum, &b) in sums.iter_mut().zip(b) {
-                        *sum = a.mul_add(b, *sum);
-                    }
+        for (step, b) in b.as_chunks::<16>().0.iter().enumerate() {
+            for (row, sums) in sums.iter_mut().enumerate().take(shape.rows) {
+                // SAFETY: the caller's promise.
+                let a = unsafe { *a.add(row * row_stride + step * step_stride) };
+                for (sum, &b) in sums.iter_mut().zip(b) {
+                    *sum = a.mul_add(b, *sum);
                 }
             }
         }
@@ -86,10 +86,10 @@ pub(super) use x86::{Avx2, Avx512};
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{Shape, Tile};
+    use super::{Rows, Shape, Tile};
 
-    /// The variants of a tile by rows (1 to the most) and registers a row (1 or 2).
-    type Compute = unsafe fn(Shape, *const f32, *const f32, *mut f32);
+    /// A variant of a tile, by rows (1 to the most), registers a row (1 or 2), layout of A (packed, strided).
+    type Compute = unsafe fn(Shape, *const f32, usize, *const f32, *mut f32);
 
     /// Writes the tile for one register width. `$some` loads, `$put` stores the first few lanes.
     macro_rules! tile {
@@ -99,14 +99,18 @@ mod x86 {
             pub(in super::super) struct $name;
 
             impl $name {
-                const VARIANTS: [[Compute; 2]; $rows] = [$([Self::fixed::<$row, 1>, Self::fixed::<$row, 2>]),*];
+                const VARIANTS: [[[Compute; 2]; 2]; $rows] = [$([
+                    [Self::fixed::<$row, 1, 0>, Self::fixed::<$row, 1, 1>],
+                    [Self::fixed::<$row, 2, 0>, Self::fixed::<$row, 2, 1>],
+                ]),*];
 
                 /// # Safety
                 /// As [`Tile::compute`].
                 #[target_feature(enable = $features)]
-                unsafe fn fixed<const ROWS: usize, const REGISTERS: usize>(
+                unsafe fn fixed<const ROWS: usize, const REGISTERS: usize, const STRIDED: usize>(
                     shape: Shape,
                     mut a: *const f32,
+                    stride: usize,
                     mut b: *const f32,
                     c: *mut f32,
                 ) {
@@ -125,12 +129,13 @@ mod x86 {
                                 *column = $load(b.add(register * $lanes));
                             }
                             for (row, sums) in sums.iter_mut().enumerate() {
-                                let factor = $set(*a.add(row));
+                                let place = if STRIDED == 1 { row * stride } else { row };
+                                let factor = $set(*a.add(place));
                                 for (sum, &column) in sums.iter_mut().zip(&columns) {
                                     *sum = $fma(factor, column, *sum);
                                 }
                             }
-                            a = a.add(ROWS);
+                            a = a.add(if STRIDED == 1 { 1 } else { ROWS });
                             b = b.add(2 * $lanes);
                         }
                         if shape.columns == REGISTERS * $lanes {
@@ -160,10 +165,16 @@ mod x86 {
                 const COLUMNS: usize = 2 * $lanes;
 
                 #[inline(always)]
-                unsafe fn compute(shape: Shape, a: *const f32, b: *const f32, c: *mut f32) {
+                unsafe fn compute(shape: Shape, a: Rows<f32>, b: *const f32, c: *mut f32) {
                     let registers = usize::from(shape.columns > $lanes);
+                    let variants = &Self::VARIANTS[shape.rows - 1][registers];
                     // SAFETY: the caller's promise.
-                    unsafe { Self::VARIANTS[shape.rows - 1][registers](shape, a, b, c) }
+                    unsafe {
+                        match a {
+                            Rows::Packed(a) => variants[0](shape, a, 0, b, c),
+                            Rows::Strided(a, stride) => variants[1](shape, a, stride, b, c),
+                        }
+                    }
                 }
             }
         };
