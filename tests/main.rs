@@ -2,3 +2,4 @@
 
 mod common;
 mod invalid;
+mod new_kind;
