@@ -15,6 +15,7 @@ pub mod subsample;
 mod testing;
 pub mod text;
 pub mod tokenize;
+pub mod train;
 pub mod training;
 
 /// Every kind, one line each, in the order in which people are shown them.
@@ -23,5 +24,6 @@ pub static KINDS: &[&dyn taper_engine::AnyKind] = &[
     &subsample::Subsample,
     &split::Split,
     &tokenize::Tokenize,
+    &train::Train,
     &plot::Plot,
 ];
