@@ -1,14 +1,18 @@
 //! The stages: one file a kind, and what they share.
 
 pub mod artifact;
+pub mod classifier;
 pub mod command;
 pub mod data;
 pub mod download;
+pub mod evaluate;
 pub mod figure;
 #[cfg(test)]
 mod golden;
+pub mod inference;
 pub mod metrics;
 pub mod plot;
+pub mod predict;
 pub mod shuffle;
 pub mod split;
 pub mod subsample;
@@ -16,6 +20,7 @@ pub mod subsample;
 mod testing;
 pub mod text;
 pub mod tokenize;
+pub mod train;
 pub mod training;
 
 /// Every kind, one line each, in the order in which people are shown them.
@@ -25,6 +30,9 @@ pub static KINDS: &[&dyn taper_engine::AnyKind] = &[
     &subsample::Subsample,
     &split::Split,
     &tokenize::Tokenize,
+    &train::Train,
+    &evaluate::Evaluate,
+    &predict::Predict,
     &plot::Plot,
     &command::Command,
 ];
