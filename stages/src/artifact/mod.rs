@@ -8,6 +8,7 @@ mod mapping;
 pub mod metrics;
 pub mod model;
 pub mod predictions;
+mod rows;
 pub mod table;
 pub mod tokens;
 pub mod weights;

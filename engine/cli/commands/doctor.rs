@@ -1,0 +1,222 @@
+//! `taper doctor`.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+
+use crate::exit_code::Exit;
+use crate::failure::Failure;
+use crate::output::Output;
+use crate::table::{self, Rows, Tone};
+use crate::workplace::Workplace;
+
+/// Look at the machine: cache, file system, cores, memory, hub. For a report of a problem.
+///
+///     taper doctor
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct Args {
+    /// Tell a program: the same by name.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Something that was looked at.
+struct Fact {
+    name: &'static str,
+    value: String,
+    state: State,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Fine,
+    Bad,
+}
+
+impl Fact {
+    fn new(name: &'static str, value: impl Into<String>) -> Self {
+        Self {
+            name,
+            value: value.into(),
+            state: State::Fine,
+        }
+    }
+
+    fn bad(name: &'static str, value: impl Into<String>) -> Self {
+        Self {
+            state: State::Bad,
+            ..Self::new(name, value)
+        }
+    }
+}
+
+/// Looks.
+pub fn run(args: Args, output: Output) -> Result<Exit, Failure> {
+    let mut facts = vec![
+        Fact::new("taper", env!("CARGO_PKG_VERSION")),
+        Fact::new(
+            "system",
+            format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+        ),
+    ];
+    facts.extend(machine());
+    facts.extend(cache());
+    facts.extend(hub());
+    let bad = facts.iter().any(|fact| fact.state == State::Bad);
+    if args.json {
+        let mut object = Map::new();
+        for fact in &facts {
+            object.insert(fact.name.to_owned(), json!(fact.value));
+        }
+        object.insert("fine".to_owned(), Value::Bool(!bad));
+        output.json(&object)?;
+    } else {
+        let mut rows = Rows::bare(output.out);
+        for fact in &facts {
+            let tone = match fact.state {
+                State::Fine => Tone::Plain,
+                State::Bad => Tone::Bad,
+            };
+            rows.row([(fact.name, Tone::Faint), (fact.value.as_str(), tone)]);
+        }
+        output.data(rows.finish())?;
+    }
+    Ok(if bad { Exit::Cache } else { Exit::Done })
+}
+
+fn machine() -> Vec<Fact> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut facts = vec![Fact::new("cores", cores.to_string())];
+    let field = |file: &str, name: &str| {
+        let text = fs_err::read_to_string(file).ok()?;
+        let line = text.lines().find(|line| line.starts_with(name))?;
+        Some(line.split_once(':')?.1.trim().to_owned())
+    };
+    if let Some(name) = field("/proc/cpuinfo", "model name") {
+        facts.push(Fact::new("processor", name));
+    }
+    facts.push(Fact::new("instructions", instructions()));
+    for (name, key) in [("memory", "MemTotal"), ("memory free", "MemAvailable")] {
+        let kibibytes = field("/proc/meminfo", key)
+            .and_then(|text| text.strip_suffix(" kB")?.trim().parse::<u64>().ok());
+        if let Some(kibibytes) = kibibytes {
+            facts.push(Fact::new(name, table::bytes(kibibytes * 1024)));
+        }
+    }
+    facts
+}
+
+/// What of the processor the kernels can use.
+fn instructions() -> String {
+    #[cfg(target_arch = "x86_64")]
+    let known = [
+        ("avx2", std::is_x86_feature_detected!("avx2")),
+        ("fma", std::is_x86_feature_detected!("fma")),
+        ("avx512f", std::is_x86_feature_detected!("avx512f")),
+    ];
+    #[cfg(not(target_arch = "x86_64"))]
+    let known: [(&str, bool); 0] = [];
+    let names: Vec<&str> = known
+        .into_iter()
+        .filter_map(|(name, there)| there.then_some(name))
+        .collect();
+    match names.as_slice() {
+        [] => "the basic ones".to_owned(),
+        names => names.join(", "),
+    }
+}
+
+fn cache() -> Vec<Fact> {
+    let place = match Workplace::here() {
+        Ok(place) => place,
+        Err(failure) => return vec![Fact::bad("cache", failure.to_string())],
+    };
+    let folder = place.project.cache.clone();
+    let mut facts = vec![
+        Fact::new("project", place.project.root.display().to_string()),
+        Fact::new("cache", folder.display().to_string()),
+    ];
+    let existing = folder
+        .ancestors()
+        .find(|folder| folder.exists())
+        .unwrap_or(Path::new("/"));
+    if let Some(name) = file_system(existing) {
+        facts.push(Fact::new("file system", name));
+    }
+    match rustix::fs::statvfs(existing) {
+        Ok(space) => {
+            let free = space.f_bavail.saturating_mul(space.f_frsize);
+            facts.push(Fact::new("space free", table::bytes(free)));
+        }
+        Err(error) => facts.push(Fact::bad("space free", error.to_string())),
+    }
+    facts.push(match tempfile::tempfile_in(existing) {
+        Ok(_) => Fact::new("writable", "yes"),
+        Err(error) => Fact::bad("writable", format!("no: {error}")),
+    });
+    match place.store.usage() {
+        Ok(usage) => {
+            facts.push(Fact::new(
+                "cached",
+                format!(
+                    "{} in {} blobs, {} artifacts, {} runs",
+                    table::bytes(usage.blob_bytes),
+                    usage.blobs,
+                    usage.artifacts,
+                    usage.runs
+                ),
+            ));
+            if usage.quarantined > 0 {
+                facts.push(Fact::bad(
+                    "set aside",
+                    format!(
+                        "{} damaged files; `taper gc` removes them",
+                        usage.quarantined
+                    ),
+                ));
+            }
+        }
+        Err(error) => facts.push(Fact::bad("cached", error.to_string())),
+    }
+    facts
+}
+
+/// The type of the file system that a folder is on: the longest mount point above it.
+fn file_system(folder: &Path) -> Option<String> {
+    let folder = folder.canonicalize().ok()?;
+    let mounts = fs_err::read_to_string("/proc/mounts").ok()?;
+    mounts
+        .lines()
+        .filter_map(|line| {
+            let mut parts = line.split(' ').skip(1);
+            Some((PathBuf::from(parts.next()?), parts.next()?))
+        })
+        .filter(|(mount, _)| folder.starts_with(mount))
+        .max_by_key(|(mount, _)| mount.as_os_str().len())
+        .map(|(mount, name)| format!("{name} at {}", mount.display()))
+}
+
+fn hub() -> Vec<Fact> {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let endpoint = variable("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".to_owned());
+    let home = variable("HF_HOME")
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(variable("HOME")?).join(".cache/huggingface")));
+    let token = if variable("HF_TOKEN").is_some() {
+        "in HF_TOKEN".to_owned()
+    } else {
+        match home
+            .map(|home| home.join("token"))
+            .filter(|path| path.is_file())
+        {
+            Some(path) => format!("in {}", path.display()),
+            None => "none: gated data cannot be downloaded".to_owned(),
+        }
+    };
+    let mut facts = vec![Fact::new("hub", endpoint), Fact::new("hub token", token)];
+    if crate::prepared::is_offline() {
+        facts.push(Fact::new("offline", "HF_HUB_OFFLINE is set"));
+    }
+    facts
+}

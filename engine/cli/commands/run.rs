@@ -1,0 +1,279 @@
+//! `taper run`.
+
+use std::time::Instant;
+
+use serde_json::{Map, Value, json};
+use taper_engine::{
+    DeviceChoice, LocalExecutor, LockUse, OnFailure, RunEnd, RunOptions, RunReport, StageState,
+};
+
+use super::plan;
+use crate::args::PipelineArgs;
+use crate::exit_code::Exit;
+use crate::failure::Failure;
+use crate::output::Output;
+use crate::prepared::Prepared;
+use crate::report::{Mode, Reporter};
+use crate::table::{self, Rows, Tone};
+use crate::workplace::KINDS;
+use crate::{interrupt, metrics};
+
+/// More cached stages than this are counted, not listed.
+const LISTED: usize = 40;
+
+/// Bring every stage up to date; run only what has changed.
+///
+/// What a stage made is kept in the cache under the hash of everything that can change it: its
+/// parameters, its inputs' bytes, the seed. The lock file beside the pipeline says what was made; commit
+/// both.
+///
+///     taper run pipeline.yaml
+///     taper run pipeline.yaml scores --set lr=3e-4
+///     taper run pipeline.yaml --locked --offline
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct Args {
+    #[command(flatten)]
+    pipeline: PipelineArgs,
+    /// Only these stages and those before them.
+    stages: Vec<String>,
+    /// Where every stage computes, whatever the pipeline says: auto, cpu, cuda, cuda:N, metal.
+    #[arg(long)]
+    device: Option<DeviceChoice>,
+    /// How many stages run side by side. Default: as many as there are cores.
+    #[arg(short, long, value_name = "COUNT")]
+    jobs: Option<usize>,
+    /// How many threads all stages compute with. Default: as many as there are cores. Results do not
+    /// depend on it.
+    #[arg(long, value_name = "COUNT")]
+    threads: Option<usize>,
+    /// Run this stage even if its result is cached. Again for more.
+    #[arg(long, value_name = "STAGE")]
+    force: Vec<String>,
+    /// When a stage fails, go on with what does not depend on it.
+    #[arg(long)]
+    keep_going: bool,
+    /// Do not use the network.
+    #[arg(long)]
+    offline: bool,
+    /// Fail if the lock file would change.
+    #[arg(long)]
+    locked: bool,
+    /// Only say what would run, and why.
+    #[arg(long)]
+    dry_run: bool,
+    /// Say nothing but warnings and errors.
+    #[arg(short, long)]
+    quiet: bool,
+    /// Tell a program: one object at the end, or with `=events` one a line as they happen.
+    #[arg(
+        long,
+        value_enum,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "end",
+        value_name = "WHEN"
+    )]
+    json: Option<Json>,
+}
+
+/// What a program is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Json {
+    /// One object when it is done.
+    End,
+    /// One object a line, as things happen; the last is the whole.
+    Events,
+}
+
+/// Runs.
+pub fn run(args: Args, output: Output) -> Result<Exit, Failure> {
+    let started = Instant::now();
+    let mode = match (args.json, args.quiet) {
+        (Some(Json::Events), _) => Mode::Json,
+        (_, true) => Mode::Quiet,
+        _ => Mode::Talk,
+    };
+    let reporter = Reporter::start(mode, output);
+    let mut prepared = Prepared::open(&args.pipeline, reporter.events())?;
+    prepared.wishes(args.offline, args.device, interrupt::flag(output));
+    if !prepared.report.diagnostics.is_empty() && mode != Mode::Json {
+        output.report(&prepared.report);
+    }
+    let options = options(&args);
+    if args.dry_run {
+        reporter.close();
+        return dry_run(&prepared, &options, args.json.is_some(), output);
+    }
+    if let Some(threads) = args.threads {
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(threads.max(1))
+            .build_global()
+            .map_err(|error| Failure::usage(format!("{threads} threads: {error}")))?;
+    }
+    let executor = LocalExecutor { kinds: KINDS };
+    let (plan, surroundings) = (&prepared.plan, &prepared.surroundings);
+    let result = taper_engine::run(plan, &prepared.origin, surroundings, &executor, &options);
+    reporter.close();
+    let mut report = result?;
+    report.seconds = started.elapsed().as_secs_f64();
+    match args.json {
+        Some(Json::End) => output.json(&report)?,
+        Some(Json::Events) => output.json_line(&with_event(&report))?,
+        None if args.quiet => {}
+        None => output.data(summary(&prepared, &report, output))?,
+    }
+    Ok(match report.end() {
+        RunEnd::Done => Exit::Done,
+        RunEnd::Failed => Exit::StageFailed,
+        RunEnd::Damaged => Exit::Cache,
+        RunEnd::Interrupted => Exit::Interrupted,
+    })
+}
+
+fn options(args: &Args) -> RunOptions {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let changed = !args.pipeline.set.is_empty() || !args.pipeline.variant.is_empty();
+    RunOptions {
+        stages: args.stages.clone(),
+        force: args.force.clone(),
+        jobs: args.jobs.unwrap_or(cores).max(1),
+        on_failure: if args.keep_going {
+            OnFailure::KeepGoing
+        } else {
+            OnFailure::Stop
+        },
+        lock_use: match (args.locked, changed) {
+            (true, _) => LockUse::Locked,
+            (false, true) => LockUse::ReadOnly,
+            (false, false) => LockUse::Update,
+        },
+    }
+}
+
+fn dry_run(
+    prepared: &Prepared,
+    options: &RunOptions,
+    json: bool,
+    output: Output,
+) -> Result<Exit, Failure> {
+    let report = prepared.forecast(options)?;
+    if json {
+        output.json(&report)?;
+    } else {
+        output.data(plan::text(prepared, &report, output))?;
+    }
+    plan::tell_errors(&report, output)
+}
+
+/// The whole of the run as the last event.
+fn with_event(report: &RunReport) -> Value {
+    let mut object = Map::new();
+    object.insert("event".to_owned(), json!("run_finished"));
+    if let Value::Object(fields) = json!(report) {
+        object.extend(fields);
+    }
+    Value::Object(object)
+}
+
+/// What a run did, for people.
+fn summary(prepared: &Prepared, report: &RunReport, output: Output) -> String {
+    let style = output.out;
+    let run = report.run.map(|run| style.strong(run.short()));
+    if report.is_cached() && report.exported.is_empty() {
+        let run = run.map(|run| format!("run {run}\n")).unwrap_or_default();
+        return format!(
+            "up to date: {} stages, {}\n{run}",
+            report.stages.len(),
+            table::seconds(report.seconds)
+        );
+    }
+    let mut text = stages(report, output);
+    let measured: Vec<(String, Map<String, Value>)> = report
+        .metrics
+        .iter()
+        .filter_map(|(stage, values)| Some((stage.clone(), values.as_object()?.clone())))
+        .collect();
+    if !measured.is_empty() {
+        text.push('\n');
+        text.push_str(&metrics::table(style, &measured));
+    }
+    let places = places(prepared, report, output);
+    if !places.is_empty() {
+        text.push('\n');
+        text.push_str(&places);
+    }
+    let count = |state| report.stages.iter().filter(|s| s.state == state).count();
+    let states = [
+        ("ran", StageState::Ran),
+        ("cached", StageState::Cached),
+        ("failed", StageState::Failed),
+        ("skipped", StageState::Skipped),
+    ];
+    let counts: Vec<String> = states
+        .into_iter()
+        .map(|(name, state)| (name, count(state)))
+        .filter(|(_, count)| *count > 0)
+        .map(|(name, count)| format!("{count} {name}"))
+        .collect();
+    let counts = format!("{}, {}", counts.join(", "), table::seconds(report.seconds));
+    text.push('\n');
+    match run {
+        Some(run) => text.push_str(&format!("run {run}  {}\n", style.faint(counts))),
+        None => text.push_str(&format!("no run: {counts}\n")),
+    }
+    text
+}
+
+fn stages(report: &RunReport, output: Output) -> String {
+    let many = report.stages.len() > LISTED;
+    let mut rows = Rows::new(output.out, &["stage", "kind", "", ">time"]);
+    for stage in &report.stages {
+        let (state, tone) = match stage.state {
+            StageState::Ran => ("ran", Tone::Good),
+            StageState::Cached => ("cached", Tone::Faint),
+            StageState::Failed => ("failed", Tone::Bad),
+            StageState::Skipped => ("skipped", Tone::Changed),
+        };
+        if many && stage.state == StageState::Cached {
+            continue;
+        }
+        let time = match stage.state {
+            StageState::Ran | StageState::Failed => table::seconds(stage.seconds),
+            StageState::Cached | StageState::Skipped => String::new(),
+        };
+        rows.row([
+            (stage.name.as_str(), Tone::Plain),
+            (stage.kind, Tone::Faint),
+            (state, tone),
+            (time.as_str(), Tone::Plain),
+        ]);
+    }
+    rows.finish()
+}
+
+/// Where people find what they want to look at: exports, and figures that are not exported.
+fn places(prepared: &Prepared, report: &RunReport, output: Output) -> String {
+    let mut rows = Rows::bare(output.out);
+    let mut any = false;
+    for stage in &prepared.plan.stages {
+        let Some(done) = report.stages.iter().find(|one| one.name == stage.name) else {
+            continue;
+        };
+        let Some(_) = done.artifact else { continue };
+        let place = match (&stage.settings.export, report.run) {
+            (Some(target), _) => target.clone(),
+            (None, Some(run)) if stage.kind.name() == "plot" => {
+                format!("taper export {}:{} DIR", run.short(), stage.name)
+            }
+            _ => continue,
+        };
+        any = true;
+        rows.row([
+            (stage.name.as_str(), Tone::Plain),
+            ("->", Tone::Faint),
+            (place.as_str(), Tone::Plain),
+        ]);
+    }
+    if any { rows.finish() } else { String::new() }
+}

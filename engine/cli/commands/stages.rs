@@ -1,0 +1,72 @@
+//! `taper stages`.
+
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use crate::exit_code::Exit;
+use crate::failure::Failure;
+use crate::output::Output;
+use crate::reference::pages;
+use crate::table::{Rows, Tone};
+use crate::workplace::KINDS;
+
+/// List the kinds of stages, or explain one: what it does, its parameters, an example.
+///
+///     taper stages
+///     taper stages train
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct Args {
+    /// A kind; without it, all are listed.
+    kind: Option<String>,
+    /// Write a Markdown page of each kind into this folder.
+    #[arg(long, value_name = "DIR", conflicts_with = "kind")]
+    markdown: Option<PathBuf>,
+    /// Tell a program: [{"name", "text", "example"}].
+    #[arg(long, conflicts_with = "markdown")]
+    json: bool,
+}
+
+/// Lists or explains.
+pub fn run(args: Args, output: Output) -> Result<Exit, Failure> {
+    let mut pages = pages();
+    if let Some(folder) = &args.markdown {
+        fs_err::create_dir_all(folder)?;
+        for page in &pages {
+            fs_err::write(folder.join(format!("{}.md", page.name)), page.markdown())?;
+        }
+        output.say(format!("{} pages in {}", pages.len(), folder.display()));
+        return Ok(Exit::Done);
+    }
+    if let Some(kind) = &args.kind {
+        let Some(index) = pages.iter().position(|page| page.name == kind) else {
+            let failure = Failure::usage(format!("there is no kind `{kind}`"));
+            return Err(match KINDS.nearest(kind) {
+                Some(near) => failure.help(format!("did you mean `{near}`?")),
+                None => failure.help("`taper stages` lists them"),
+            });
+        };
+        pages = vec![pages.swap_remove(index)];
+    }
+    if args.json {
+        let all: Vec<_> = pages
+            .iter()
+            .map(|page| json!({ "name": page.name, "text": page.text, "example": page.example }))
+            .collect();
+        output.json(&all)?;
+        return Ok(Exit::Done);
+    }
+    if args.kind.is_some() {
+        output.data(pages[0].plain())?;
+        return Ok(Exit::Done);
+    }
+    let mut rows = Rows::bare(output.out);
+    for page in &pages {
+        let first = page.text.split_inclusive(". ").next().unwrap_or_default();
+        rows.row([(page.name, Tone::Good), (first.trim(), Tone::Plain)]);
+    }
+    output.data(rows.finish())?;
+    output.say("taper stages KIND explains one");
+    Ok(Exit::Done)
+}

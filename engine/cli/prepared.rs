@@ -1,0 +1,132 @@
+//! A pipeline with its surroundings: what `plan`, `run`, `explain` and `graph` begin with.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use taper_engine::{
+    DeviceChoice, Events, Forecast, Origin, Plan, PlanReport, Report, RunOptions, Surroundings,
+    check_file, forecast,
+};
+
+use crate::args::PipelineArgs;
+use crate::failure::Failure;
+use crate::workplace::KINDS;
+
+/// A pipeline that can run, and what surrounds it.
+pub struct Prepared {
+    /// What it asks for.
+    pub plan: Plan,
+    /// Where it came from.
+    pub origin: Origin,
+    /// The project, the cache, the lock.
+    pub surroundings: Surroundings,
+    /// Its warnings.
+    pub report: Report,
+}
+
+impl Prepared {
+    /// Checks a pipeline file and opens what surrounds it.
+    ///
+    /// # Errors
+    /// Where it cannot run (every problem), or the project, the cache or the lock cannot be used.
+    pub fn open(args: &PipelineArgs, events: Events) -> Result<Self, Failure> {
+        if !args.file.exists() {
+            // Its folder may not exist either: the check says so better.
+            let checked = check_file(KINDS, &args.file, Path::new("."), &args.options());
+            return Err(Failure::invalid(checked.report));
+        }
+        let cache = std::env::var_os("TAPER_CACHE").map(PathBuf::from);
+        let mut surroundings = Surroundings::open(&args.file, cache, events)?;
+        surroundings.offline = is_offline();
+        let checked = check_file(KINDS, &args.file, &surroundings.root, &args.options());
+        let Some(plan) = checked.plan else {
+            return Err(Failure::invalid(checked.report));
+        };
+        let text = checked.report.sources.first();
+        let origin = Origin {
+            file: args.file.clone(),
+            text: text.map(|source| source.text.clone()).unwrap_or_default(),
+            overrides: overrides(&args.set),
+        };
+        Ok(Self {
+            plan,
+            origin,
+            surroundings,
+            report: checked.report,
+        })
+    }
+
+    /// With the user's wishes.
+    pub fn wishes(&mut self, offline: bool, device: Option<DeviceChoice>, stop: Arc<AtomicBool>) {
+        self.surroundings.offline |= offline;
+        self.surroundings.device = device;
+        self.surroundings.stop = stop;
+    }
+
+    /// What a run would do.
+    ///
+    /// # Errors
+    /// Where a name means no stage, or the cache cannot be read.
+    pub fn forecast(&self, options: &RunOptions) -> Result<PlanReport, Failure> {
+        Ok(forecast(
+            &self.plan,
+            &self.origin,
+            &self.surroundings,
+            options,
+        )?)
+    }
+
+    /// The stages before one of the plan, by the places in the plan.
+    pub fn before(&self, name: &str) -> Vec<&str> {
+        let stage = self.plan.stages.iter().find(|stage| stage.name == name);
+        let inputs = stage
+            .map(|stage| stage.inputs.as_slice())
+            .unwrap_or_default();
+        let mut names: Vec<&str> = inputs
+            .iter()
+            .map(|input| self.plan.stages[input.stage].name.as_str())
+            .collect();
+        names.dedup();
+        names
+    }
+}
+
+/// Whether the environment says that the network must not be used.
+pub fn is_offline() -> bool {
+    std::env::var("HF_HUB_OFFLINE").is_ok_and(|value| !matches!(value.as_str(), "" | "0"))
+}
+
+/// `NAME=VALUE` by name; the check has seen that they are of that form.
+fn overrides(set: &[String]) -> BTreeMap<String, String> {
+    set.iter()
+        .filter_map(|one| one.split_once('='))
+        .map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned()))
+        .collect()
+}
+
+/// Why a stage runs, in words: `lr 0.001 -> 0.01`.
+pub fn reasons(stage: &Forecast) -> String {
+    let parts: Vec<String> = stage.because.iter().map(reason).collect();
+    match parts.len() {
+        0..=3 => parts.join(", "),
+        count => format!("{}, and {} more", parts[..3].join(", "), count - 3),
+    }
+}
+
+fn reason(change: &taper_engine::Change) -> String {
+    let name = change
+        .ingredient
+        .strip_prefix("params.")
+        .unwrap_or(&change.ingredient);
+    match (name, &change.old, &change.new) {
+        ("stage", None, _) => "never run".to_owned(),
+        ("forced", ..) => "forced".to_owned(),
+        ("cache", Some(old), None) => format!("{old} is no longer in the cache"),
+        (name, Some(old), Some(new)) => format!("{name} {old} -> {new}"),
+        (name, None, Some(new)) => format!("{name} is new: {new}"),
+        (name, Some(old), None) => format!("{name} is gone: {old}"),
+        (name, None, None) => name.to_owned(),
+    }
+}
