@@ -16,6 +16,7 @@ pub mod subsample;
 mod testing;
 pub mod text;
 pub mod tokenize;
+pub mod train;
 pub mod training;
 
 /// Every kind, one line each, in the order in which people are shown them.
@@ -25,6 +26,7 @@ pub static KINDS: &[&dyn taper_engine::AnyKind] = &[
     &subsample::Subsample,
     &split::Split,
     &tokenize::Tokenize,
+    &train::Train,
     &plot::Plot,
     &command::Command,
 ];
