@@ -1,14 +1,18 @@
 //! The stages: one file a kind, and what they share.
 
 pub mod artifact;
+pub mod classifier;
 pub mod command;
 pub mod data;
 pub mod download;
+pub mod evaluate;
 pub mod figure;
 #[cfg(test)]
 mod golden;
+pub mod inference;
 pub mod metrics;
 pub mod plot;
+pub mod predict;
 pub mod shuffle;
 pub mod split;
 pub mod subsample;
@@ -27,6 +31,8 @@ pub static KINDS: &[&dyn taper_engine::AnyKind] = &[
     &split::Split,
     &tokenize::Tokenize,
     &train::Train,
+    &evaluate::Evaluate,
+    &predict::Predict,
     &plot::Plot,
     &command::Command,
 ];

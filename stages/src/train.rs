@@ -108,11 +108,7 @@ impl Kind for Train {
         };
         let (rule, learning_rate, no_decay) = rule(&params.optimizer);
         let optimizer = Optimizer::new(rule, no_decay, &parameters);
-        let width = Width {
-            padding: params.padding,
-            max_length: tokens.settings().max_length,
-            padding_id: tokens.settings().pad_token_id,
-        };
+        let width = Width::new(tokens.settings(), params.padding);
         let plan = plan(stage, context.seed, split.len(), learning_rate, width)?;
         context.reporter.note(summary(&parameters, split, &classes, &plan));
         let checkpoints = Checkpoints::new(&context.scratch, fingerprint(params, context.seed)?);

@@ -7,7 +7,7 @@ use taper_nn::Batch;
 
 use super::order::Ordering;
 use super::params::Padding;
-use crate::artifact::tokens::TokenSplit;
+use crate::artifact::tokens::{self, TokenSettings, TokenSplit};
 
 /// How rows are put side by side for networks that read their padding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +21,19 @@ pub struct Width {
 }
 
 impl Width {
+    /// How rows of tokens are padded: to `max_length` where they were padded when they were made, else as
+    /// `padding` says.
+    pub fn new(tokens: &TokenSettings, padding: Padding) -> Self {
+        Self {
+            padding: match tokens.padding {
+                tokens::Padding::None => padding,
+                tokens::Padding::MaxLength => Padding::MaxLength,
+            },
+            max_length: tokens.max_length,
+            padding_id: tokens.pad_token_id,
+        }
+    }
+
     /// The width of a batch whose longest row has `longest` tokens.
     fn of(&self, longest: usize) -> usize {
         match self.padding {
