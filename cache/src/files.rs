@@ -50,11 +50,12 @@ pub(crate) fn open(path: &Path) -> io::Result<(File, Metadata)> {
     }
 }
 
-/// Reads a plain file whole.
+/// Reads a plain file whole. A file that did not grow since it was opened costs one call to read it.
 pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     let (mut file, metadata) = open(path)?;
-    let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0) + 1);
-    file.read_to_end(&mut bytes)?;
+    let size = usize::try_from(metadata.len()).map_err(io::Error::other)?;
+    let mut bytes = vec![0; size];
+    file.read_exact(&mut bytes)?;
     Ok(bytes)
 }
 

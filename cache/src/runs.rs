@@ -398,7 +398,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// The published vector: a change of it is a change of format.
+    /// The published vector, computed with Python's `blake3` too: a change of it is a change of format.
     #[test]
     fn the_id_of_a_run_is_the_published_one() {
         let stage = |name, ingredients: &[u8], made: &[u8]| {

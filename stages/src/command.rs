@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -129,11 +131,8 @@ impl Kind for Command {
     fn run(&self, stage: &Stage<Self>, context: &Context) -> Result<(), StageError> {
         let params = &stage.params;
         let folder = lay_out(params, context)?;
-        let result = process::run(&arguments(params), &params.env, &folder, context)
-            .and_then(|()| take_outputs(params, &folder, context));
-        // What is left of a run that failed is of no use to the next one, which begins in an empty folder.
-        drop(fs_err::remove_dir_all(&folder));
-        result
+        process::run(&arguments(params), &params.env, &folder, context)?;
+        take_outputs(params, &folder, context)
     }
 }
 
@@ -145,15 +144,21 @@ fn arguments(params: &Params) -> Vec<String> {
     }
 }
 
-/// Makes the folder in which the program runs.
+/// Makes the folder in which the program runs, in the place of one that an earlier attempt left behind. It
+/// goes with the scratch folder.
 fn lay_out(params: &Params, context: &Context) -> Result<PathBuf, StageError> {
     let folder = context.scratch.join("work");
-    if folder.exists() {
-        fs_err::remove_dir_all(&folder)?;
+    match fs_err::create_dir(&folder) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            fs_err::remove_dir_all(&folder)?;
+            fs_err::create_dir(&folder)?;
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => fs_err::create_dir_all(&folder)?,
+        other => other?,
     }
-    fs_err::create_dir_all(folder.join("tmp"))?;
+    fs_err::create_dir(folder.join("out"))?;
     for output in params.outputs.keys() {
-        fs_err::create_dir_all(folder.join("out").join(output))?;
+        fs_err::create_dir(folder.join("out").join(output))?;
     }
     for path in &params.files {
         copy_in(&context.local(path)?, &folder)?;
@@ -184,18 +189,11 @@ fn copy_in(files: &ArtifactFiles, folder: &Path) -> Result<(), StageError> {
 
 /// Blobs have no permissions: scripts and programs are known by their first bytes.
 fn make_runnable(path: &Path) -> Result<(), StageError> {
-    use std::io::Read;
     let mut first = [0; 4];
     let length = fs_err::File::open(path)?.read(&mut first)?;
     let runs = first[..length].starts_with(b"#!") || first == *b"\x7fELF";
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        let mode = if runs { 0o755 } else { 0o644 };
-        fs_err::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
-    }
-    #[cfg(not(unix))]
-    let _ = runs;
+    let mode = if runs { 0o755 } else { 0o644 };
+    fs_err::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
     Ok(())
 }
 
@@ -211,7 +209,9 @@ fn take_outputs(params: &Params, folder: &Path, context: &Context) -> Result<(),
         };
         let about = |error: StageError| error.at(format!("outputs.{output}"));
         let files = written(&from, output).map_err(about)?;
-        fs_err::create_dir_all(&to)?;
+        if !single {
+            fs_err::create_dir_all(&to)?;
+        }
         let tables = matches!(
             artifact_type,
             ArtifactType::Dataset | ArtifactType::Tokens | ArtifactType::Predictions
@@ -229,7 +229,7 @@ fn take_outputs(params: &Params, folder: &Path, context: &Context) -> Result<(),
         check_names(*artifact_type, output, &files, &from).map_err(about)?;
         for name in &files {
             let target = to.join(name);
-            if let Some(parent) = target.parent() {
+            if let Some(parent) = target.parent().filter(|_| name.contains('/')) {
                 fs_err::create_dir_all(parent)?;
             }
             let path = from.join(name);

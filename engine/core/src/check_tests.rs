@@ -384,3 +384,30 @@ stages:
     2 errors
     "#);
 }
+
+#[test]
+fn thousands_of_stages_are_checked_in_moments() {
+    let mut text = "taper: 1\nstages:\n".to_owned();
+    for stage in 0..10_000_usize {
+        let before = match stage.checked_sub(1) {
+            None => String::new(),
+            Some(before) => format!("a: s{before}"),
+        };
+        text.push_str(&format!(
+            "  s{stage}:\n    tool: {{ inputs: {{ {before} }}, outputs: {{ o: dataset }} }}\n    retries: 1\n"
+        ));
+    }
+    let started = std::time::Instant::now();
+    let node = crate::yaml::parse(&text, 0).expect("good");
+    let parsed = started.elapsed();
+    drop(node);
+    let started = std::time::Instant::now();
+    let plan = plan(&text);
+    let checked = started.elapsed();
+    assert_eq!(plan.stages.len(), 10_000);
+    println!(
+        "{} bytes: parsed in {parsed:?}, checked in {checked:?}",
+        text.len()
+    );
+    assert!(checked.as_secs() < 20, "{checked:?}");
+}

@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 
 use taper_cache::CacheError;
+use taper_cache::manifest::ManifestError;
+
+use crate::kind::{StageError, StageErrorKind};
 
 /// Why the engine cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -86,5 +89,22 @@ impl EngineError {
             _ => return None,
         };
         Some(help.to_owned())
+    }
+}
+
+impl From<CacheError> for StageError {
+    fn from(error: CacheError) -> Self {
+        let kind = match &error {
+            CacheError::Damaged(_) => StageErrorKind::Damaged,
+            CacheError::UnsafeExport { .. } => StageErrorKind::Invalid,
+            _ => StageErrorKind::Failed,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
+impl From<ManifestError> for StageError {
+    fn from(error: ManifestError) -> Self {
+        Self::failed(error.to_string())
     }
 }

@@ -51,8 +51,8 @@ pub struct PlanReport {
     pub stages: Vec<Forecast>,
 }
 
-/// Says what [`run`](crate::run::run) would do. Writes nothing, but may ask the world outside what the lock
-/// does not say.
+/// Says what [`run`](crate::run::run) would do. Executes and records nothing; the world outside is asked what
+/// the lock does not say, and what is fetched for that is kept for the run.
 ///
 /// # Errors
 /// Where a name means no stage, or the cache cannot be read.

@@ -40,6 +40,7 @@ mod params;
 pub mod pipeline;
 pub mod plan;
 pub mod project;
+pub mod reference;
 pub mod registry;
 pub mod reproduce;
 pub mod resolve;
@@ -69,7 +70,8 @@ pub use plan::{
     DeviceChoice, Needed, Plan, PlannedInput, PlannedLocal, PlannedStage, StageSettings,
 };
 pub use project::Project;
-pub use registry::{AnyKind, AnyParams, KindSchemas, Kinds, Recipe};
+pub use reference::{Parameter, pipeline_schema};
+pub use registry::{AnyKind, AnyParams, Catalogue, KindSchemas, Kinds, Recipe};
 pub use reproduce::{
     ReproduceOptions, Reproduced, Reproduction, Rerun, compare_with_lock, fresh_store, rerun,
     restore,

@@ -169,24 +169,6 @@ pub fn is_kept(store: &Store, manifest: &Manifest) -> Result<bool, StageError> {
     Ok(known && store.has_blobs(manifest) && store.verify_artifact(manifest)?.is_empty())
 }
 
-impl From<taper_cache::CacheError> for StageError {
-    fn from(error: taper_cache::CacheError) -> Self {
-        use crate::kind::StageErrorKind;
-        let kind = match &error {
-            taper_cache::CacheError::Damaged(_) => StageErrorKind::Damaged,
-            taper_cache::CacheError::UnsafeExport { .. } => StageErrorKind::Invalid,
-            _ => StageErrorKind::Failed,
-        };
-        Self::new(kind, error.to_string())
-    }
-}
-
-impl From<taper_cache::manifest::ManifestError> for StageError {
-    fn from(error: taper_cache::manifest::ManifestError) -> Self {
-        Self::failed(error.to_string())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

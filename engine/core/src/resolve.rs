@@ -164,7 +164,12 @@ impl Surroundings {
             scratch,
             reporter: self.reporter(stage, self.stop.clone()),
         };
+        let empty = outside.locked.is_none().then(|| outside.scratch.clone());
         let resolved = without_panic(stage.kind.name(), || stage.params.resolve(outside))?;
+        if let Some(folder) = empty {
+            // It goes only where nothing was fetched.
+            let _ = std::fs::remove_dir(folder);
+        }
         Ok(Resolution {
             request: Some(request),
             resolved,

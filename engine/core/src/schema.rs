@@ -35,15 +35,29 @@ pub fn validate(
 
 /// The keys of an object schema.
 pub fn keys<'s>(definitions: &'s Definitions, schema: &'s Value) -> Vec<&'s str> {
+    let properties = resolved(definitions, schema).get("properties");
+    let properties = properties.and_then(Value::as_object);
+    properties
+        .map(|properties| properties.keys().map(String::as_str).collect())
+        .unwrap_or_default()
+}
+
+/// A schema with its reference followed.
+pub fn resolved<'s>(definitions: &'s Definitions, schema: &'s Value) -> &'s Value {
     let walk = Walk {
         definitions,
         problems: Vec::new(),
     };
-    let properties = walk.resolve(schema).get("properties");
-    properties
-        .and_then(Value::as_object)
-        .map(|properties| properties.keys().map(String::as_str).collect())
-        .unwrap_or_default()
+    walk.resolve(schema)
+}
+
+/// What a schema wants, in words.
+pub fn wants<'s>(definitions: &'s Definitions, schema: &'s Value) -> String {
+    let walk = Walk {
+        definitions,
+        problems: Vec::new(),
+    };
+    either(&in_words(&walk.alternatives(schema)))
 }
 
 /// What a value is called in messages: the key that it is the value of.
@@ -270,18 +284,7 @@ impl<'s> Walk<'s> {
     }
 
     fn wrong_type(&mut self, alternatives: &[Alternative<'s>], node: &Node, place: Place<'_>) {
-        let mut wants: Vec<String> = Vec::new();
-        for alternative in alternatives {
-            let want = match alternative {
-                Alternative::Words(words) => list(words.iter().copied()),
-                Alternative::Choice(name, _) => format!("`{name}`"),
-                Alternative::Null => continue,
-                Alternative::Other(schema) => wanted(schema),
-            };
-            if !wants.contains(&want) {
-                wants.push(want);
-            }
-        }
+        let wants = in_words(alternatives);
         let message = format!(
             "{} wants {}, found {}",
             named(place),
@@ -444,12 +447,12 @@ impl<'s> Walk<'s> {
             if entries.iter().any(|entry| entry.key == name) {
                 continue;
             }
-            let wants = properties
+            let wanted = properties
                 .and_then(|properties| properties.get(name))
-                .map(|schema| self.wanted_of(schema));
+                .map(|schema| wants(self.definitions, schema));
             let message = format!("`{name}` is missing in {}", named(place));
             let problem = Diagnostic::error("missing-key", place.span, message);
-            let help = wants.map(|wants| format!("`{name}` wants {wants}"));
+            let help = wanted.map(|wants| format!("`{name}` wants {wants}"));
             self.problems.push(problem.maybe_help(help));
         }
         let least = schema.get("minProperties").and_then(Value::as_u64);
@@ -458,23 +461,23 @@ impl<'s> Walk<'s> {
             self.problem(node, "wrong-length", message, None);
         }
     }
+}
 
-    fn wanted_of(&self, schema: &'s Value) -> String {
-        let alternatives = self.alternatives(schema);
-        let mut wants: Vec<String> = Vec::new();
-        for alternative in &alternatives {
-            let want = match alternative {
-                Alternative::Words(words) => list(words.iter().copied()),
-                Alternative::Choice(name, _) => format!("`{name}`"),
-                Alternative::Null => continue,
-                Alternative::Other(schema) => wanted(schema),
-            };
-            if !wants.contains(&want) {
-                wants.push(want);
-            }
+/// What several ways to be right want, in words.
+fn in_words(alternatives: &[Alternative<'_>]) -> Vec<String> {
+    let mut wants: Vec<String> = Vec::new();
+    for alternative in alternatives {
+        let want = match alternative {
+            Alternative::Words(words) => list(words.iter().copied()),
+            Alternative::Choice(name, _) => format!("`{name}`"),
+            Alternative::Null => continue,
+            Alternative::Other(schema) => wanted(schema),
+        };
+        if !wants.contains(&want) {
+            wants.push(want);
         }
-        either(&wants)
     }
+    wants
 }
 
 fn named(place: Place<'_>) -> String {
@@ -482,7 +485,7 @@ fn named(place: Place<'_>) -> String {
 }
 
 /// The name and the parameters of a choice: an object of one required property and no others.
-fn variant(schema: &Value) -> Option<(&str, &Value)> {
+pub fn variant(schema: &Value) -> Option<(&str, &Value)> {
     let closed = schema.get("additionalProperties") == Some(&Value::Bool(false));
     let properties = schema.get("properties").and_then(Value::as_object)?;
     let (name, payload) = properties.iter().next()?;

@@ -1,12 +1,15 @@
 //! A process of the user's: started in a clean environment, listened to, and ended with all its children.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
+use rustix::fs::{OFlags, fcntl_setfl};
+use rustix::process::{Pid, Signal, kill_process_group};
 use taper_engine::{Context, Reporter, StageError};
 
 /// Lines of its output that an error shows.
@@ -15,7 +18,10 @@ const SHOWN: usize = 20;
 const LONGEST_LINE: usize = 4096;
 /// Between the request to end and the end by force.
 const GRACE: Duration = Duration::from_secs(5);
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// A line without an end is passed on when it has so many bytes.
+const LONGEST_KEPT: usize = 1 << 20;
+const SHORTEST_PAUSE: Duration = Duration::from_micros(50);
+const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 
 /// Runs a program in `folder` until it ends.
 ///
@@ -40,8 +46,7 @@ pub fn run(
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    #[cfg(unix)]
-    std::os::unix::process::CommandExt::process_group(&mut command, 0);
+    command.process_group(0);
     let child = command.spawn().map_err(|error| {
         let error = StageError::failed(format!("cannot run `{program}`: {error}"));
         match program.contains('/') {
@@ -51,11 +56,9 @@ pub fn run(
         .at("run")
     })?;
     let mut group = Group { child, ended: None };
-    let (sender, receiver) = channel();
-    listen(group.child.stdout.take(), "stdout", sender.clone());
-    listen(group.child.stderr.take(), "stderr", sender);
+    let mut streams = Streams::of(&mut group.child)?;
     let mut output = Output::new(context);
-    let status = group.wait(&receiver, &mut output, &context.reporter)?;
+    let status = group.wait(&mut streams, &mut output, &context.reporter)?;
     match status.success() {
         true => Ok(()),
         false => Err(output.failure(program, status)),
@@ -68,7 +71,7 @@ fn environment(folder: &Path) -> BTreeMap<&'static str, std::ffi::OsString> {
     [
         ("PATH", path),
         ("HOME", folder.into()),
-        ("TMPDIR", folder.join("tmp").into()),
+        ("TMPDIR", folder.into()),
         ("LANG", "C.UTF-8".into()),
         ("LC_ALL", "C.UTF-8".into()),
         ("TZ", "UTC".into()),
@@ -81,29 +84,77 @@ fn environment(folder: &Path) -> BTreeMap<&'static str, std::ffi::OsString> {
     .into()
 }
 
-/// A line of the program's, or the end of one of its streams.
-enum Said {
-    Line(&'static str, Vec<u8>),
-    Ended,
+/// What the program says on its two streams.
+///
+/// They are looked at by the thread that waits for the program: ten thousand small commands start no
+/// thread of their own.
+struct Streams {
+    open: Vec<Stream>,
 }
 
-fn listen(stream: Option<impl Read + Send + 'static>, name: &'static str, sender: Sender<Said>) {
-    let Some(stream) = stream else {
-        return;
-    };
-    std::thread::spawn(move || {
-        let mut stream = BufReader::new(stream);
-        loop {
-            let mut line = Vec::new();
-            let read = (&mut stream).take(1 << 20).read_until(b'\n', &mut line);
-            if !matches!(read, Ok(length) if length > 0)
-                || sender.send(Said::Line(name, line)).is_err()
-            {
-                break;
-            }
+struct Stream {
+    name: &'static str,
+    pipe: OwnedFd,
+    /// The beginning of a line whose end has not come yet.
+    line: Vec<u8>,
+}
+
+impl Streams {
+    fn of(child: &mut Child) -> Result<Self, StageError> {
+        let stdout = child
+            .stdout
+            .take()
+            .map(|pipe| ("stdout", OwnedFd::from(pipe)));
+        let stderr = child
+            .stderr
+            .take()
+            .map(|pipe| ("stderr", OwnedFd::from(pipe)));
+        let mut open = Vec::new();
+        for (name, pipe) in [stdout, stderr].into_iter().flatten() {
+            fcntl_setfl(&pipe, OFlags::NONBLOCK).map_err(std::io::Error::from)?;
+            let line = Vec::new();
+            open.push(Stream { name, pipe, line });
         }
-        drop(sender.send(Said::Ended));
-    });
+        Ok(Self { open })
+    }
+
+    /// Passes on what was said since the last time; answers whether something was.
+    fn listen(&mut self, output: &mut Output<'_>) -> Result<bool, StageError> {
+        let mut heard = false;
+        for stream in &mut self.open {
+            heard |= stream.read(output)?;
+        }
+        Ok(heard)
+    }
+}
+
+impl Stream {
+    /// Reads what there is; answers whether there was something.
+    fn read(&mut self, output: &mut Output<'_>) -> Result<bool, StageError> {
+        let mut buffer = [0; 1 << 14];
+        let length = match rustix::io::read(&self.pipe, &mut buffer) {
+            Ok(length) => length,
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => 0,
+            Err(error) => return Err(std::io::Error::from(error).into()),
+        };
+        self.line.extend_from_slice(&buffer[..length]);
+        while let Some(end) = self.line.iter().position(|byte| *byte == b'\n') {
+            output.take(self.name, &self.line[..=end])?;
+            self.line.drain(..=end);
+        }
+        if self.line.len() > LONGEST_KEPT {
+            self.finish(output)?;
+        }
+        Ok(length > 0)
+    }
+
+    /// Passes on a line without an end.
+    fn finish(&mut self, output: &mut Output<'_>) -> Result<(), StageError> {
+        match std::mem::take(&mut self.line) {
+            line if line.is_empty() => Ok(()),
+            line => output.take(self.name, &line),
+        }
+    }
 }
 
 /// A process with all its children; ended with them when this is dropped.
@@ -116,41 +167,33 @@ impl Group {
     /// Passes on what the program says, until it has ended.
     fn wait(
         &mut self,
-        receiver: &Receiver<Said>,
+        streams: &mut Streams,
         output: &mut Output<'_>,
         reporter: &Reporter,
     ) -> Result<ExitStatus, StageError> {
-        let mut streams = 2;
-        while streams > 0 {
-            match receiver.recv_timeout(LOOK_EVERY) {
-                Ok(Said::Line(stream, line)) => output.take(stream, &line)?,
-                Ok(Said::Ended) => streams -= 1,
-                Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => {
-                    // Children that it left behind may hold the streams open.
-                    if self.poll()?.is_some() {
-                        self.signal(Signal::Kill);
-                    }
-                }
-            }
-            if reporter.stopped() {
-                self.end();
-                return Err(StageError::interrupted());
-            }
-        }
-        // Mostly it has ended with its streams; some close them early.
-        let mut pause = Duration::from_micros(100);
+        let start = Instant::now();
         loop {
-            if let Some(status) = self.poll()? {
+            let ended = self.poll()?;
+            while streams.listen(output)? {
+                self.stop_if_asked(reporter)?;
+            }
+            if let Some(status) = ended {
+                for stream in &mut streams.open {
+                    stream.finish(output)?;
+                }
                 return Ok(status);
             }
-            if reporter.stopped() {
-                self.end();
-                return Err(StageError::interrupted());
-            }
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(LOOK_EVERY);
+            self.stop_if_asked(reporter)?;
+            // An eighth of the time that it has run already: a short program is seen to end at once.
+            std::thread::sleep((start.elapsed() / 8).clamp(SHORTEST_PAUSE, LONGEST_PAUSE));
         }
+    }
+
+    fn stop_if_asked(&mut self, reporter: &Reporter) -> Result<(), StageError> {
+        if reporter.stopped() {
+            self.end();
+        }
+        reporter.check()
     }
 
     fn poll(&mut self) -> Result<Option<ExitStatus>, StageError> {
@@ -162,47 +205,30 @@ impl Group {
 
     /// Asks it to end, and ends it if it does not.
     fn end(&mut self) {
-        self.signal(Signal::Terminate);
+        self.signal(Signal::TERM);
         let start = Instant::now();
         while start.elapsed() < GRACE && matches!(self.poll(), Ok(None)) {
-            std::thread::sleep(LOOK_EVERY);
+            std::thread::sleep(LONGEST_PAUSE);
         }
-        self.signal(Signal::Kill);
+        self.signal(Signal::KILL);
         drop(self.child.wait());
     }
 
-    #[cfg(unix)]
     fn signal(&self, signal: Signal) {
-        use rustix::process::{Pid, kill_process_group};
-        let signal = match signal {
-            Signal::Terminate => rustix::process::Signal::TERM,
-            Signal::Kill => rustix::process::Signal::KILL,
-        };
         // It may have ended in the meantime, which is as well.
         if let Some(group) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
             let _ = kill_process_group(group, signal);
         }
     }
-
-    #[cfg(not(unix))]
-    fn signal(&mut self, _: Signal) {
-        drop(self.child.kill());
-    }
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
-        self.signal(Signal::Kill);
+        self.signal(Signal::KILL);
         if self.ended.is_none() {
             drop(self.child.wait());
         }
     }
-}
-
-#[derive(Clone, Copy)]
-enum Signal {
-    Terminate,
-    Kill,
 }
 
 /// What the program said: told as it comes, kept in the run's record, its end kept for errors.
@@ -268,18 +294,11 @@ impl<'c> Output<'c> {
     }
 }
 
-#[cfg(unix)]
 fn signal_name(status: ExitStatus) -> String {
-    use std::os::unix::process::ExitStatusExt;
     match status.signal() {
         Some(9) => "signal 9 (killed: out of memory?)".to_owned(),
         Some(11) => "signal 11 (it crashed)".to_owned(),
         Some(signal) => format!("signal {signal}"),
         None => "the system".to_owned(),
     }
-}
-
-#[cfg(not(unix))]
-fn signal_name(_: ExitStatus) -> String {
-    "the system".to_owned()
 }
