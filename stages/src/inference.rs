@@ -1,12 +1,15 @@
 //! What `evaluate` and `predict` share: which rows are read, and how they become tokens.
 
+use std::sync::Arc;
+
 use taper_cache::ArtifactType;
-use taper_engine::{Artifact, ArtifactFiles, Context, StageError, Unit};
+use taper_engine::{Artifact, ArtifactFiles, Context, Device, Events, Reporter, StageError, Unit};
 
 use crate::artifact::dataset::EXTENSION;
 use crate::artifact::table::{list, nearest};
 use crate::artifact::tokens::{LABEL, Padding, TokenSettings, TokenSplit, Truncation};
 use crate::artifact::{Dataset, Model, Table, Tokens};
+use crate::classifier::{self, Answers, Classifier};
 use crate::text::columns::TextColumns;
 use crate::text::encoder::{Encoder, padding_id, vocabulary_size};
 use crate::text::labels::{empty_split, read_labels};
@@ -122,10 +125,11 @@ fn choose_split<'a>(wanted: Option<&str>, names: &[&'a str]) -> Result<&'a str, 
 /// Where the model has no tokenizer, or one that cannot be read.
 pub fn encoder(model: &Model, text: Option<&TextColumns>) -> Result<Encoder, StageError> {
     let tokenizer = TokenizerFiles::find(model.files())?.read()?;
+    let limit = model.config()?.network.longest_row();
     let settings = match model.token_settings()? {
         Some(settings) => settings,
         None => TokenSettings {
-            max_length: model.config()?.network.longest_row().unwrap_or(512),
+            max_length: limit.unwrap_or(512),
             padding: Padding::None,
             truncation: Truncation::LongestFirst,
             pad_token_id: padding_id(&tokenizer),
@@ -135,7 +139,70 @@ pub fn encoder(model: &Model, text: Option<&TextColumns>) -> Result<Encoder, Sta
         },
     };
     let text = text.map_or(settings.text.clone(), |columns| columns.0.clone());
-    Encoder::new(tokenizer, TokenSettings { text, ..settings })
+    // Rows of the training may all have been shorter than `max_length` allowed.
+    let max_length = settings.max_length.min(limit.unwrap_or(usize::MAX));
+    let settings = TokenSettings {
+        text,
+        max_length,
+        ..settings
+    };
+    Encoder::new(tokenizer, settings)
+}
+
+/// A model with its tokenizer: says of texts what it says of rows.
+pub struct TextClassifier {
+    encoder: Encoder,
+    classifier: Box<dyn Classifier>,
+}
+
+impl TextClassifier {
+    /// Opens a model on a device.
+    ///
+    /// # Errors
+    /// Those of [`encoder`] and [`classifier::open`].
+    pub fn open(model: &Model, device: Device) -> Result<Self, StageError> {
+        Ok(Self {
+            encoder: encoder(model, None)?,
+            classifier: classifier::open(model, device)?,
+        })
+    }
+
+    /// The names of the classes.
+    pub fn classes(&self) -> &[String] {
+        self.classifier.classes()
+    }
+
+    /// What the texts of a row were called in training: one, or two for pairs.
+    pub fn columns(&self) -> &[String] {
+        &self.encoder.settings().text
+    }
+
+    /// What the model says of rows, each with as many texts as there are columns. It says of a row what it
+    /// would say if it were alone.
+    ///
+    /// # Errors
+    /// Where a row has not as many texts, and those of [`classifier::ask`].
+    pub fn ask(&mut self, rows: &[&[&str]]) -> Result<Answers, StageError> {
+        let encode = |texts: &&[&str]| {
+            let row = self.encoder.encode(texts)?;
+            let ids = row.ids.iter().map(|id| *id as i32).collect();
+            Ok((
+                ids,
+                row.type_ids.iter().map(|segment| *segment as i8).collect(),
+            ))
+        };
+        let rows: Result<Vec<_>, StageError> = rows.iter().map(encode).collect();
+        let split = TokenSplit::of_rows(&rows?);
+        let quiet = Reporter::new("", Events::nowhere(), Arc::default());
+        let settings = self.encoder.settings();
+        classifier::ask(
+            self.classifier.as_mut(),
+            settings,
+            ("text", &split),
+            1,
+            &quiet,
+        )
+    }
 }
 
 fn tokenize(
@@ -337,6 +404,36 @@ mod tests {
             let texts = copied.split("train").unwrap().text("text").unwrap();
             assert_eq!(texts.get(1), "a dull film, number 1");
         }
+    }
+
+    #[test]
+    fn single_texts_are_read_as_rows_are() {
+        let shop = Workshop::new();
+        let (raw, _, model) = trained(&shop, r#", "padding": "max_length""#);
+        let params = format!(r#"{{"model": "{model}", "data": "{raw}"}}"#);
+        let guesses = Predictions::open(shop.artifact(&shop.run(Predict, &params))).unwrap();
+        let opened = Model::open(shop.artifact(&model)).unwrap();
+        let mut classifier = TextClassifier::open(&opened, Device::Cpu).unwrap();
+        assert_eq!(
+            (classifier.classes(), classifier.columns()),
+            (&CLASSES.map(str::to_owned)[..], &["text".to_owned()][..])
+        );
+        let data = shop.open(&raw);
+        let texts = data.split("test").unwrap().text("text").unwrap();
+        let rows: Vec<[&str; 1]> = texts.iter().map(|text| [text]).collect();
+        let rows: Vec<&[&str]> = rows.iter().map(|row| &row[..]).collect();
+        let answers = classifier.ask(&rows).unwrap();
+        let scores: Vec<f32> = answers
+            .probabilities
+            .iter()
+            .map(|score| *score as f32)
+            .collect();
+        assert_eq!(scores, guesses.split("test").unwrap().scores);
+        let error = classifier.ask(&[&["one", "two"]]).unwrap_err();
+        assert_eq!(
+            error.message,
+            "a row has 2 texts, but 1 are tokenized together"
+        );
     }
 
     #[test]

@@ -242,6 +242,34 @@ impl TokenSplit {
         })
     }
 
+    /// Rows that are in no file: `ids` and segments of each, of classes that are not known.
+    pub fn of_rows(rows: &[(Vec<i32>, Vec<i8>)]) -> Self {
+        let lengths = || rows.iter().map(|(ids, _)| ids.len());
+        let ids: Vec<i32> = rows.iter().flat_map(|(ids, _)| ids).copied().collect();
+        let type_ids: Vec<i8> = rows
+            .iter()
+            .flat_map(|(_, type_ids)| type_ids)
+            .copied()
+            .collect();
+        let part = Part {
+            ids: Lists {
+                offsets: OffsetBuffer::from_lengths(lengths()),
+                values: ids.into(),
+            },
+            type_ids: Lists {
+                offsets: OffsetBuffer::from_lengths(lengths()),
+                values: type_ids.into(),
+            },
+            lengths: lengths().map(|length| length as u32).collect(),
+        };
+        Self {
+            parts: vec![part],
+            starts: vec![0, rows.len()],
+            labels: Vec::new(),
+            classes: None,
+        }
+    }
+
     /// The number of rows.
     pub fn len(&self) -> usize {
         self.starts[self.starts.len() - 1]

@@ -200,8 +200,8 @@ pub fn check_fit(
             "the tokens come from a vocabulary of {}, the model knows {known}",
             tokens.vocab_size
         ))
-        .help("tokenize with the tokenizer of the model that `from` names")
-        .at("from"));
+        .help("tokenize with the model's own tokenizer: name its stage as `tokenizer` there")
+        .at("data"));
     }
     let longest = split.longest();
     if let Some(limit) = network.longest_row().filter(|&limit| longest > limit) {
