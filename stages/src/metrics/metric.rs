@@ -81,6 +81,10 @@ const ALIASES: &[(&str, &str)] = &[
     ("roc_auc", "auroc"),
 ];
 
+fn aliases() -> impl Iterator<Item = &'static str> {
+    ALIASES.iter().map(|(alias, _)| *alias)
+}
+
 impl Metric {
     /// Every name, in the order in which they are listed to people.
     pub fn names() -> impl Iterator<Item = &'static str> {
@@ -135,8 +139,7 @@ impl FromStr for Metric {
         if let Some(task) = glue::TASKS.iter().find(|task| task.name == name) {
             return Ok(Self::Glue(task));
         }
-        let aliases = ALIASES.iter().map(|(alias, _)| *alias);
-        Err(match nearest(text, Self::names().chain(aliases)) {
+        Err(match nearest(text, Self::names().chain(aliases())) {
             Some(near) => format!("unknown metric `{text}`, did you mean `{near}`?"),
             None => {
                 let names: Vec<_> = Self::names().collect();
@@ -169,7 +172,7 @@ impl JsonSchema for Metric {
         json_schema!({
             "type": "string",
             "description": "A metric, or the official set of a GLUE task.",
-            "enum": Self::names().collect::<Vec<_>>(),
+            "enum": Self::names().chain(aliases()).collect::<Vec<_>>(),
         })
     }
 }
