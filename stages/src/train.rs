@@ -20,16 +20,14 @@ use crate::metrics::Metric;
 use crate::training::batches::Width;
 use crate::training::check::{check, monitored};
 use crate::training::checkpoint::{Checkpoints, Position};
+use crate::training::history;
 use crate::training::network::{architecture, check_fit, choose, model_config};
 use crate::training::order::Ordering;
 use crate::training::params::{
     ClassWeights, LossParams, OptimizerParams, Params, ScheduleParams, Settings,
 };
-use crate::training::trainer::{
-    Monitor, Plan, RecordSettings, Stopping, Trained, Training, train,
-};
+use crate::training::trainer::{Monitor, Plan, RecordSettings, Stopping, Trained, Training, train};
 use crate::training::watch::Mode;
-use crate::training::history;
 
 /// Trains a classifier.
 pub struct Train;
@@ -85,23 +83,31 @@ impl Kind for Train {
             .map(|name| labelled(&tokens, name, "validation"))
             .transpose()?;
         let classes = classes(params, split, validation)?;
-        let from: Option<Model> = params.from.as_ref().map(|from| context.open(from)).transpose()?;
+        let from: Option<Model> = params
+            .from
+            .as_ref()
+            .map(|from| context.open(from))
+            .transpose()?;
         let base = from.as_ref().map(Model::config).transpose()?;
         let network = choose(
             params.model.as_ref(),
             base.as_ref().map(|config| &config.network),
             tokens.settings(),
         )?;
-        for (name, split) in [(Some(&params.train), Some(split)), (params.validation.as_ref(), validation)]
-            .into_iter()
-            .filter_map(|(name, split)| name.zip(split))
+        for (name, split) in [
+            (Some(&params.train), Some(split)),
+            (params.validation.as_ref(), validation),
+        ]
+        .into_iter()
+        .filter_map(|(name, split)| name.zip(split))
         {
             check_fit(&network, tokens.settings(), name, split)?;
         }
         let loss = loss(&params.loss, split, &classes)?;
         let outputs = loss.outputs(classes.len());
-        let built: Box<dyn Network<f32>> = architecture(&network, outputs).build();
-        let parameters = frozen(built.parameters().clone(), &params.freeze)?;
+        let mut built: Box<dyn Network<f32>> = architecture(&network, outputs).build();
+        freeze(built.parameters_mut(), &params.freeze)?;
+        let parameters = built.parameters().clone();
         let weights = match &from {
             Some(model) => started(&parameters, model, context)?,
             None => parameters.initialize(context.seed),
@@ -110,7 +116,9 @@ impl Kind for Train {
         let optimizer = Optimizer::new(rule, no_decay, &parameters);
         let width = Width::new(tokens.settings(), params.padding);
         let plan = plan(stage, context.seed, split.len(), learning_rate, width)?;
-        context.reporter.note(summary(&parameters, split, &classes, &plan));
+        context
+            .reporter
+            .note(summary(&parameters, split, &classes, &plan));
         let checkpoints = Checkpoints::new(&context.scratch, fingerprint(params, context.seed)?);
         let record = RecordSettings {
             folder: &context.record,
@@ -140,9 +148,11 @@ fn labelled<'a>(tokens: &'a Tokens, name: &str, param: &str) -> Result<&'a Token
         return Err(StageError::invalid(format!("the split `{name}` has no rows")).at(param));
     }
     if !split.has_labels() {
-        return Err(StageError::invalid(format!("the split `{name}` has no labels"))
-            .help("name the column of classes with `label` in the `tokenize` stage")
-            .at(param));
+        return Err(
+            StageError::invalid(format!("the split `{name}` has no labels"))
+                .help("name the column of classes with `label` in the `tokenize` stage")
+                .at(param),
+        );
     }
     match split.first_unlabelled() {
         Some(row) => Err(StageError::invalid(format!(
@@ -170,8 +180,8 @@ fn classes(
         Some(names) => names.to_vec(),
         None => (0..seen).map(|class| class.to_string()).collect(),
     };
-    if let Some(other) = splits()
-        .find_map(|split| split.classes().filter(|names| *names != classes))
+    if let Some(other) =
+        splits().find_map(|split| split.classes().filter(|names| *names != classes))
     {
         return Err(StageError::invalid(format!(
             "`{}` and `{}` have other classes: {} and {}",
@@ -223,7 +233,12 @@ fn loss(params: &LossParams, split: &TokenSplit, classes: &[String]) -> Result<L
             }
             let share = split.len() as f64 / classes.len() as f64;
             // A class without rows weighs as much as one with a single row.
-            Some(counts.into_iter().map(|count| share / count.max(1) as f64).collect())
+            Some(
+                counts
+                    .into_iter()
+                    .map(|count| share / count.max(1) as f64)
+                    .collect(),
+            )
         }
     };
     Ok(Loss::CrossEntropy {
@@ -233,10 +248,11 @@ fn loss(params: &LossParams, split: &TokenSplit, classes: &[String]) -> Result<L
 }
 
 /// Marks the tensors that the patterns name as not trained.
-fn frozen(mut parameters: Parameters, patterns: &[String]) -> Result<Parameters, StageError> {
+fn freeze(parameters: &mut Parameters, patterns: &[String]) -> Result<(), StageError> {
     for text in patterns {
-        let pattern = Pattern::new(text)
-            .map_err(|error| StageError::invalid(format!("`{text}` is no pattern: {error}")).at("freeze"))?;
+        let pattern = Pattern::new(text).map_err(|error| {
+            StageError::invalid(format!("`{text}` is no pattern: {error}")).at("freeze")
+        })?;
         let below = format!("{text}.");
         let mut met = false;
         for tensor in parameters.tensors_mut() {
@@ -246,16 +262,22 @@ fn frozen(mut parameters: Parameters, patterns: &[String]) -> Result<Parameters,
             }
         }
         if !met {
-            let names: Vec<_> = parameters.tensors().iter().map(|tensor| tensor.name.as_str()).collect();
+            let names: Vec<_> = parameters
+                .tensors()
+                .iter()
+                .map(|tensor| tensor.name.as_str())
+                .collect();
             return Err(StageError::invalid(format!("no tensor is called `{text}`"))
                 .help(format!("there are {}", names.join(", ")))
                 .at("freeze"));
         }
     }
     if parameters.tensors().iter().all(|tensor| !tensor.trained) {
-        return Err(StageError::invalid("every tensor is frozen: nothing is left to train").at("freeze"));
+        return Err(
+            StageError::invalid("every tensor is frozen: nothing is left to train").at("freeze"),
+        );
     }
-    Ok(parameters)
+    Ok(())
 }
 
 /// The weights of the model to start from; what did not fit is told.
@@ -269,14 +291,17 @@ fn started(
         missing,
         unexpected,
         remade,
-    } = load_weights(parameters, &model.weights()?, context.seed).map_err(|error| error.at("from"))?;
+    } = load_weights(parameters, &model.weights()?, context.seed)
+        .map_err(|error| error.at("from"))?;
     for (names, what) in [
         (missing, "not in the model, begun anew"),
         (remade, "of another size in the model, begun anew"),
         (unexpected, "in the model, not used"),
     ] {
         if !names.is_empty() {
-            context.reporter.note(format!("{what}: {}", names.join(", ")));
+            context
+                .reporter
+                .note(format!("{what}: {}", names.join(", ")));
         }
     }
     Ok(values)
@@ -324,9 +349,9 @@ fn plan(
     let batch_size = params.batch_size as usize;
     let accumulate = params.accumulate as usize;
     let steps_an_epoch = rows.div_ceil(batch_size * accumulate) as u64;
-    let total = params.max_steps.unwrap_or_else(|| {
-        steps_an_epoch.saturating_mul(params.epochs.unwrap_or(DEFAULT_EPOCHS))
-    });
+    let total = params
+        .max_steps
+        .unwrap_or_else(|| steps_an_epoch.saturating_mul(params.epochs.unwrap_or(DEFAULT_EPOCHS)));
     let (course, warmup) = match &params.schedule {
         ScheduleParams::Constant(warmup) => (Course::Constant, warmup),
         ScheduleParams::Linear(warmup) => (Course::Linear, warmup),
@@ -363,8 +388,18 @@ fn plan(
         Metric::Precision(None),
         Metric::Recall(None),
     ];
-    let names = [Some(&params.monitor), params.early_stopping.as_ref().and_then(|s| s.monitor.as_ref())];
-    for metric in names.into_iter().flatten().filter_map(|name| monitored(name).ok().flatten()) {
+    let names = [
+        Some(&params.monitor),
+        params
+            .early_stopping
+            .as_ref()
+            .and_then(|s| s.monitor.as_ref()),
+    ];
+    for metric in names
+        .into_iter()
+        .flatten()
+        .filter_map(|name| monitored(name).ok().flatten())
+    {
         if !metrics.contains(&metric) {
             metrics.push(metric);
         }
@@ -395,12 +430,7 @@ fn plan(
     })
 }
 
-fn summary(
-    parameters: &Parameters,
-    split: &TokenSplit,
-    classes: &[String],
-    plan: &Plan,
-) -> String {
+fn summary(parameters: &Parameters, split: &TokenSplit, classes: &[String], plan: &Plan) -> String {
     let count = |trained: bool| -> usize {
         let tensors = parameters.tensors().iter();
         tensors
@@ -423,8 +453,9 @@ fn summary(
 
 /// What a checkpoint belongs to.
 fn fingerprint(params: &Params, seed: u64) -> Result<String, StageError> {
-    let text = serde_json::to_string(&(Train::VERSION, seed, params))
-        .map_err(|error| StageError::failed(format!("the parameters cannot be written: {error}")))?;
+    let text = serde_json::to_string(&(Train::VERSION, seed, params)).map_err(|error| {
+        StageError::failed(format!("the parameters cannot be written: {error}"))
+    })?;
     Ok(Digest::of(text.as_bytes()).to_string())
 }
 
@@ -465,7 +496,8 @@ fn write(
         // Not by `copy`: it would take over that the cache's files are read-only.
         fs_err::write(context.create(TOKENIZER_FILE)?, fs_err::read(tokenizer)?)?;
     }
-    let unwritten = |error| StageError::failed(format!("`{TRAINING_FILE}` cannot be written: {error}"));
+    let unwritten =
+        |error| StageError::failed(format!("`{TRAINING_FILE}` cannot be written: {error}"));
     let file = TrainingFile {
         parameters: plain(serde_json::to_value(params).map_err(unwritten)?),
         seed: context.seed,

@@ -325,15 +325,15 @@ pub fn model_type(config: &Value) -> Result<&str, StageError> {
         })
 }
 
-fn fields(
-    config: &impl Serialize,
-) -> Result<BTreeMap<String, Value>, serde_json::Error> {
+fn fields(config: &impl Serialize) -> Result<BTreeMap<String, Value>, serde_json::Error> {
     serde_json::from_value(serde_json::to_value(config)?)
 }
 
 fn read<T: serde::de::DeserializeOwned>(fields: &Value) -> Result<T, StageError> {
     serde_json::from_value(fields.clone()).map_err(|error| {
-        StageError::invalid(format!("`{CONFIG_FILE}` does not say what it has to: {error}"))
+        StageError::invalid(format!(
+            "`{CONFIG_FILE}` does not say what it has to: {error}"
+        ))
     })
 }
 
@@ -501,7 +501,10 @@ mod tests {
                 r#"{"model_type": "bert", "position_embedding_type": "relative_key"}"#,
                 "relative_key",
             ),
-            (r#"{"model_type": "bert", "num_attention_heads": 7}"#, "7 heads"),
+            (
+                r#"{"model_type": "bert", "num_attention_heads": 7}"#,
+                "7 heads",
+            ),
             (r#"{"hidden_size": 3}"#, "model_type"),
             ("{", "no JSON"),
         ] {

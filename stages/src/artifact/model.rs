@@ -191,7 +191,11 @@ pub fn load_weights(
         }
     }
     if !body_found {
-        let names: Vec<_> = given.iter().map(|(_, name, _)| name.as_str()).take(3).collect();
+        let names: Vec<_> = given
+            .iter()
+            .map(|(_, name, _)| name.as_str())
+            .take(3)
+            .collect();
         return Err(StageError::invalid(format!(
             "the weights hold none of the network's tensors; they begin with {}",
             names.join(", ")

@@ -123,12 +123,18 @@ impl WeightsFile {
         let what = match error {
             SafeTensorError::HeaderTooSmall
             | SafeTensorError::InvalidHeaderLength
-            | SafeTensorError::MetadataIncompleteBuffer => "is cut: it is shorter than its header says",
+            | SafeTensorError::MetadataIncompleteBuffer => {
+                "is cut: it is shorter than its header says"
+            }
             _ => "is no safetensors file",
         };
         StageError::new(
             StageErrorKind::Damaged,
-            format!("`{}` {what} ({} bytes; {error})", self.name, self.bytes.len()),
+            format!(
+                "`{}` {what} ({} bytes; {error})",
+                self.name,
+                self.bytes.len()
+            ),
         )
         .help("fetch or train the model again")
     }
@@ -138,7 +144,11 @@ impl WeightsFile {
 ///
 /// # Errors
 /// Where it holds no floating-point numbers; the message says what.
-pub fn read_into(name: &str, tensor: &TensorView<'_>, target: &mut [f32]) -> Result<(), StageError> {
+pub fn read_into(
+    name: &str,
+    tensor: &TensorView<'_>,
+    target: &mut [f32],
+) -> Result<(), StageError> {
     let data = tensor.data();
     match tensor.dtype() {
         Dtype::F32 => convert(data, target, f32::from_le_bytes),

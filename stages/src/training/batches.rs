@@ -242,11 +242,18 @@ mod tests {
                 .collect::<Vec<_>>(),
             [(0, 4, false), (0, 7, true), (1, 4, false), (1, 7, true)]
         );
-        assert_eq!(epochs[1].batches.iter().map(Batch::len).collect::<Vec<_>>(), [2, 1]);
+        assert_eq!(
+            epochs[1].batches.iter().map(Batch::len).collect::<Vec<_>>(),
+            [2, 1]
+        );
         let mut seen: Vec<u32> = epochs[..2]
             .iter()
             .flat_map(|step| &step.batches)
-            .flat_map(|batch| batch.offsets[..batch.len()].iter().map(|&o| batch.ids[o as usize]))
+            .flat_map(|batch| {
+                batch.offsets[..batch.len()]
+                    .iter()
+                    .map(|&o| batch.ids[o as usize])
+            })
             .collect();
         seen.sort_unstable();
         assert_eq!(seen, [1, 2, 3, 4, 5, 6, 7]);

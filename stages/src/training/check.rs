@@ -132,7 +132,10 @@ impl Findings {
 
     fn recurrent(&mut self, name: &str, sizes: [usize; 3], dropouts: [f64; 2]) {
         let at = |field| format!("model.{name}.{field}");
-        for (size, field) in sizes.into_iter().zip(["embedding_dim", "hidden_size", "layers"]) {
+        for (size, field) in sizes
+            .into_iter()
+            .zip(["embedding_dim", "hidden_size", "layers"])
+        {
             self.unless(size > 0, &at(field), "at least 1");
         }
         for (share, field) in dropouts.into_iter().zip(["dropout", "head_dropout"]) {
@@ -158,9 +161,11 @@ impl Findings {
                     .at("model.bert"),
             ),
             Some(_) if has_from => self.push(
-                StageError::invalid("the sizes of a BERT are those of the model that it starts from")
-                    .help("leave `config` out, or `from`")
-                    .at("model.bert.config"),
+                StageError::invalid(
+                    "the sizes of a BERT are those of the model that it starts from",
+                )
+                .help("leave `config` out, or `from`")
+                .at("model.bert.config"),
             ),
             Some(sizes) => {
                 let at = |name| format!("model.bert.config.{name}");
@@ -201,7 +206,9 @@ impl Findings {
         );
         if let Some(ClassWeights::Given(weights)) = &loss.class_weights {
             self.unless(
-                weights.iter().all(|weight| *weight > 0.0 && weight.is_finite()),
+                weights
+                    .iter()
+                    .all(|weight| *weight > 0.0 && weight.is_finite()),
                 "loss.cross_entropy.class_weights",
                 "`balanced` or numbers above 0",
             );
@@ -289,9 +296,11 @@ impl Findings {
             ];
             for (_, param) in needs.into_iter().filter(|(needs, _)| *needs) {
                 self.push(
-                    StageError::invalid(format!("`{param}` needs evaluations, and there is no split for them"))
-                        .help("name one with `validation`")
-                        .at(param),
+                    StageError::invalid(format!(
+                        "`{param}` needs evaluations, and there is no split for them"
+                    ))
+                    .help("name one with `validation`")
+                    .at(param),
                 );
             }
         }
@@ -344,7 +353,11 @@ mod tests {
         let value = |every| serde_json::to_value(with(every).unwrap().evaluate_every).unwrap();
         assert_eq!(value("epoch".into()), "epoch");
         assert_eq!(value(500.into()), 500);
-        for wrong in [serde_json::json!("step"), serde_json::json!(0), serde_json::json!(-1)] {
+        for wrong in [
+            serde_json::json!("step"),
+            serde_json::json!(0),
+            serde_json::json!(-1),
+        ] {
             let error = with(wrong).unwrap_err().to_string();
             assert!(error.contains("`epoch` or a number of steps"), "{error}");
         }

@@ -161,8 +161,9 @@ impl Checkpoints {
             optimizer_steps: parts.optimizer.step,
             position: parts.position,
         };
-        let state = serde_json::to_string(&state)
-            .map_err(|error| StageError::failed(format!("a checkpoint cannot be written: {error}")))?;
+        let state = serde_json::to_string(&state).map_err(|error| {
+            StageError::failed(format!("a checkpoint cannot be written: {error}"))
+        })?;
         let named = [
             ("weights", Some(parts.weights)),
             ("first", Some(parts.optimizer.first.as_slice())),
@@ -231,7 +232,10 @@ impl Checkpoints {
         };
         for entry in entries {
             let path = entry?.path();
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("");
+            let name = path
+                .file_name()
+                .and_then(|name| name.to_str())
+                .unwrap_or("");
             if name.starts_with("writing-") {
                 fs_err::remove_file(&path)?;
             } else if let Some((step, _)) = parse_name(name) {
@@ -245,7 +249,10 @@ impl Checkpoints {
 
     /// Reads a checkpoint; `None` where it is another training's or another version's.
     fn read(&self, path: &Path) -> Result<Option<Snapshot>, String> {
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("");
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or("");
         let (_, expected) = parse_name(name).ok_or("its name is none")?;
         let mut hasher = blake3::Hasher::new();
         hasher
@@ -371,10 +378,7 @@ mod tests {
         for step in 1..=4 {
             write(&checkpoints, &snapshot(step));
         }
-        assert_eq!(
-            checkpoints.newest(&reporter()).unwrap(),
-            Some(snapshot(4))
-        );
+        assert_eq!(checkpoints.newest(&reporter()).unwrap(), Some(snapshot(4)));
         assert_eq!(fs_err::read_dir(folder.path()).unwrap().count(), 2);
     }
 
@@ -392,10 +396,7 @@ mod tests {
         bytes[last] ^= 1;
         fs_err::remove_file(&newest).unwrap();
         fs_err::write(&newest, bytes).unwrap();
-        assert_eq!(
-            checkpoints.newest(&reporter()).unwrap(),
-            Some(snapshot(1))
-        );
+        assert_eq!(checkpoints.newest(&reporter()).unwrap(), Some(snapshot(1)));
         assert!(!newest.exists());
     }
 

@@ -94,6 +94,9 @@ mod tests {
     fn the_greatest_logit_is_the_class() {
         let logits = [0.0, 1.0, 1.0, -1.0, -3.0, -2.0];
         assert_eq!(predictions(&logits, 3).collect::<Vec<_>>(), [1, 0]);
-        assert_eq!(predictions(&[0.0, 0.1, -4.0], 1).collect::<Vec<_>>(), [0, 1, 0]);
+        assert_eq!(
+            predictions(&[0.0, 0.1, -4.0], 1).collect::<Vec<_>>(),
+            [0, 1, 0]
+        );
     }
 }

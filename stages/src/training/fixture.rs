@@ -69,7 +69,9 @@ pub fn tokens(workshop: &Workshop, vocab_size: usize, splits: &[(&str, &[Row])])
         text: vec!["text".to_owned()],
         label: Some("label".to_owned()),
     };
-    settings.write(&folder.join(SETTINGS_FILE)).expect("written");
+    settings
+        .write(&folder.join(SETTINGS_FILE))
+        .expect("written");
     fs_err::write(folder.join("tokenizer.json"), "{}").expect("written");
     workshop.keep(&folder, ArtifactType::Tokens)
 }

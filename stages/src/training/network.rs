@@ -58,13 +58,15 @@ pub fn choose(
         }
     };
     match from {
-        Some(from) if from.model_type() != chosen.model_type() => Err(StageError::invalid(format!(
-            "a `{}` cannot start from a `{}` model",
-            chosen.model_type(),
-            from.model_type()
-        ))
-        .help("leave `from` out, or ask for the same network with `model`")
-        .at("from")),
+        Some(from) if from.model_type() != chosen.model_type() => {
+            Err(StageError::invalid(format!(
+                "a `{}` cannot start from a `{}` model",
+                chosen.model_type(),
+                from.model_type()
+            ))
+            .help("leave `from` out, or ask for the same network with `model`")
+            .at("from"))
+        }
         _ => Ok(chosen),
     }
 }
@@ -212,10 +214,9 @@ pub fn check_fit(
         .at("data"));
     }
     if let NetworkConfig::Bert(config, _) = network {
-        let beyond = |segment: &i8| usize::try_from(*segment).is_ok_and(|s| s >= config.type_vocab_size);
-        let row = split
-            .rows()
-            .position(|row| row.type_ids.iter().any(beyond));
+        let beyond =
+            |segment: &i8| usize::try_from(*segment).is_ok_and(|s| s >= config.type_vocab_size);
+        let row = split.rows().position(|row| row.type_ids.iter().any(beyond));
         if let Some(row) = row {
             return Err(StageError::invalid(format!(
                 "row {row} (counted from 0) of `{name}` has more than the {} segments that the model knows",

@@ -113,7 +113,14 @@ mod tests {
             shuffled(group_by_length)
                 .of_epoch(0, &lengths)
                 .chunks(8)
-                .map(|batch| batch.iter().map(|&row| lengths[row as usize]).max().unwrap() * 8)
+                .map(|batch| {
+                    batch
+                        .iter()
+                        .map(|&row| lengths[row as usize])
+                        .max()
+                        .unwrap()
+                        * 8
+                })
                 .sum()
         };
         let tokens: u32 = lengths.iter().sum();

@@ -131,7 +131,10 @@ pub fn train(
             from,
         );
         let left = total.saturating_sub(run.position.step);
-        let steps = ahead(scope, steps.take(usize::try_from(left).unwrap_or(usize::MAX)));
+        let steps = ahead(
+            scope,
+            steps.take(usize::try_from(left).unwrap_or(usize::MAX)),
+        );
         let progress = reporter.progress("training", Some(total), Unit::Steps);
         progress.add(run.position.step);
         run.settle()?;
@@ -295,8 +298,11 @@ impl<'a> Run<'a> {
         if due.logs {
             entry.push("loss", self.position.since_log.loss());
             entry.push("lr", pending.learning_rate);
-            entry.values
-                .extend(pending.gradient_norm.map(|norm| ("grad_norm".to_owned(), norm)));
+            entry.values.extend(
+                pending
+                    .gradient_norm
+                    .map(|norm| ("grad_norm".to_owned(), norm)),
+            );
         }
         if pending.ends_epoch {
             entry.push("train_loss", self.position.since_epoch.loss());

@@ -85,7 +85,11 @@ fn a_text_cnn_learns_and_repeats_to_the_bit() {
             .collect::<Vec<_>>(),
         [12, 24, 36, 48]
     );
-    let names: Vec<_> = workshop.artifact(&model).names().map(str::to_owned).collect();
+    let names: Vec<_> = workshop
+        .artifact(&model)
+        .names()
+        .map(str::to_owned)
+        .collect();
     assert_eq!(
         names,
         [
@@ -98,7 +102,10 @@ fn a_text_cnn_learns_and_repeats_to_the_bit() {
         ]
     );
     assert_eq!(workshop.run(Train, &params(&data, json!({}))), model);
-    assert_ne!(workshop.run_seeded(Train, &params(&data, json!({})), 1), model);
+    assert_ne!(
+        workshop.run_seeded(Train, &params(&data, json!({})), 1),
+        model
+    );
 }
 
 #[test]
@@ -111,22 +118,36 @@ fn every_network_trains_and_is_opened_again() {
     });
     for (network, outputs) in [
         (json!({ "textcnn": { "dropout": 0.2 } }), 2),
-        (json!({ "rnn": { "nonlinearity": "relu", "hidden_size": 5 } }), 2),
+        (
+            json!({ "rnn": { "nonlinearity": "relu", "hidden_size": 5 } }),
+            2,
+        ),
         (json!({ "lstm": sizes }), 2),
         (json!({ "gru": sizes }), 2),
         (json!({ "bert": { "config": bert, "pooling": "mean" } }), 2),
         (json!({ "bert": { "config": bert } }), 1),
     ] {
-        let loss = if outputs == 1 { "bce_with_logits" } else { "cross_entropy" };
-        let others = json!({ "model": network, "max_steps": 6, "epochs": null, "loss": { loss: {} } });
+        let loss = if outputs == 1 {
+            "bce_with_logits"
+        } else {
+            "cross_entropy"
+        };
+        let others =
+            json!({ "model": network, "max_steps": 6, "epochs": null, "loss": { loss: {} } });
         let digest = workshop.run(Train, &params(&data, others.clone()));
-        assert_eq!(workshop.run(Train, &params(&data, others)), digest, "{network}");
+        assert_eq!(
+            workshop.run(Train, &params(&data, others)),
+            digest,
+            "{network}"
+        );
         let model: Model = taper_engine::Artifact::open(workshop.artifact(&digest)).unwrap();
         let config = model.config().unwrap();
         assert_eq!(config.classes, ["zero", "one"]);
         let built = architecture(&config.network, outputs).build::<f32>();
         let loaded = load_weights(built.parameters(), &model.weights().unwrap(), 0).unwrap();
-        assert!(loaded.missing.is_empty() && loaded.unexpected.is_empty() && loaded.remade.is_empty());
+        assert!(
+            loaded.missing.is_empty() && loaded.unexpected.is_empty() && loaded.remade.is_empty()
+        );
     }
 }
 
@@ -142,7 +163,9 @@ fn attempt(
     let logged = AtomicU64::new(0);
     let flag = stop.clone();
     let events = Events::new(move |event| {
-        if matches!(event, Event::Metrics { .. }) && logged.fetch_add(1, Ordering::Relaxed) + 1 == stop_at {
+        if matches!(event, Event::Metrics { .. })
+            && logged.fetch_add(1, Ordering::Relaxed) + 1 == stop_at
+        {
             flag.store(true, Ordering::Relaxed);
         }
     });
@@ -165,7 +188,10 @@ fn however_often_it_is_interrupted_the_bytes_are_the_same() {
         "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8,
         "max_position_embeddings": 16,
     });
-    for network in [json!({ "textcnn": { "dropout": 0.3 } }), json!({ "bert": { "config": bert } })] {
+    for network in [
+        json!({ "textcnn": { "dropout": 0.3 } }),
+        json!({ "bert": { "config": bert } }),
+    ] {
         let params = params(
             &data,
             json!({
@@ -222,7 +248,10 @@ fn a_loss_that_is_not_finite_ends_the_training_at_its_step() {
     let (workshop, data) = shop();
     let message = workshop.fail(
         Train,
-        &params(&data, json!({ "optimizer": { "sgd": { "lr": 1e30 } }, "keep": "last" })),
+        &params(
+            &data,
+            json!({ "optimizer": { "sgd": { "lr": 1e30 } }, "keep": "last" }),
+        ),
     );
     assert!(message.contains("at step 2"), "{message}");
     assert!(message.contains("lower the learning rate"), "{message}");
@@ -274,7 +303,10 @@ fn the_best_model_is_kept_and_patience_ends() {
     let model = workshop.run(Train, &params(&data, others));
     let training = training_of(&workshop, &model);
     assert_eq!(training["stopped_early"], true);
-    assert_eq!(training["steps"], 36, "one evaluation that counts, two that do not");
+    assert_eq!(
+        training["steps"], 36,
+        "one evaluation that counts, two that do not"
+    );
     assert_eq!(training["best_step"], 12);
     assert_eq!(training["monitor"], "eval_loss");
     assert_eq!(training["parameters"]["data"], data.to_string());
@@ -288,17 +320,29 @@ fn what_is_frozen_stays_and_what_fits_is_taken_over() {
     let second = workshop.run(Train, &params(&data, others));
     let tensor = |model: &Digest, name: &str| {
         let bytes = read(&workshop, model, WEIGHTS_FILE);
-        SafeTensors::deserialize(&bytes).unwrap().tensor(name).unwrap().data().to_vec()
+        SafeTensors::deserialize(&bytes)
+            .unwrap()
+            .tensor(name)
+            .unwrap()
+            .data()
+            .to_vec()
     };
     let same = |name: &str| tensor(&first, name) == tensor(&second, name);
     assert!(same("embeddings.weight"));
     assert!(!same("convolution.weight"));
-    let other_sizes = json!({ "from": first.to_string() , "model": { "textcnn": { "filters": 7 } } });
+    let other_sizes =
+        json!({ "from": first.to_string() , "model": { "textcnn": { "filters": 7 } } });
     let message = workshop.fail(Train, &params(&data, other_sizes));
-    assert!(message.contains("[40, 8]") && message.contains("[40, 64]"), "{message}");
+    assert!(
+        message.contains("[40, 8]") && message.contains("[40, 64]"),
+        "{message}"
+    );
     let other_network = json!({ "from": first.to_string() , "model": { "gru": {} } });
     let message = workshop.fail(Train, &params(&data, other_network));
-    assert!(message.contains("`taper-gru` cannot start from a `taper-textcnn`"), "{message}");
+    assert!(
+        message.contains("`taper-gru` cannot start from a `taper-textcnn`"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -309,13 +353,17 @@ fn padding_changes_a_reader_of_padding_and_no_bit_of_bert() {
         "max_position_embeddings": 16,
     } } });
     let weights = |network: &Value, padding: Value| {
-        let others = json!({ "model": network, "padding": padding, "max_steps": 5, "epochs": null });
+        let others =
+            json!({ "model": network, "padding": padding, "max_steps": 5, "epochs": null });
         let model = workshop.run(Train, &params(&data, others));
         read(&workshop, &model, WEIGHTS_FILE)
     };
     let wide = || json!({ "multiple_of": 8 });
     assert_eq!(weights(&bert, json!("longest")), weights(&bert, wide()));
-    assert_eq!(weights(&bert, json!("longest")), weights(&bert, json!("max_length")));
+    assert_eq!(
+        weights(&bert, json!("longest")),
+        weights(&bert, json!("max_length"))
+    );
     let gru = json!({ "gru": { "hidden_size": 4 } });
     assert_ne!(weights(&gru, json!("longest")), weights(&gru, wide()));
 }
@@ -329,10 +377,17 @@ fn golden_rows(kind: &str) -> Vec<Row> {
         let numbers = tensor.data().as_chunks::<8>().0;
         (
             tensor.shape().to_vec(),
-            numbers.iter().map(|bytes| i64::from_le_bytes(*bytes)).collect(),
+            numbers
+                .iter()
+                .map(|bytes| i64::from_le_bytes(*bytes))
+                .collect(),
         )
     };
-    let count = file.names().iter().filter(|name| name.ends_with(".labels")).count();
+    let count = file
+        .names()
+        .iter()
+        .filter(|name| name.ends_with(".labels"))
+        .count();
     let mut rows = Vec::new();
     for batch in 0..count {
         let (shape, ids) = numbers(&format!("{batch}.input_ids"));
@@ -345,7 +400,10 @@ fn golden_rows(kind: &str) -> Vec<Row> {
             let part = place.start..place.start + length;
             rows.push(Row {
                 ids: ids[part.clone()].iter().map(|&id| id as i32).collect(),
-                segments: segments[part].iter().map(|&segment| segment as i8).collect(),
+                segments: segments[part]
+                    .iter()
+                    .map(|&segment| segment as i8)
+                    .collect(),
                 label: Some(label as u32),
             });
         }
@@ -372,7 +430,10 @@ fn golden_model(workshop: &Workshop, kind: &str) -> (Digest, usize) {
     let weights = fs_err::read(golden::path(&format!("{kind}/init.safetensors"))).unwrap();
     fs_err::write(folder.join(WEIGHTS_FILE), weights).unwrap();
     let model = workshop.keep(&folder, ArtifactType::Model);
-    (model, usize::try_from(vocabulary.as_u64().unwrap()).unwrap())
+    (
+        model,
+        usize::try_from(vocabulary.as_u64().unwrap()).unwrap(),
+    )
 }
 
 /// The history of transformers' Trainer at its defaults, number by number.
@@ -410,7 +471,9 @@ fn trainings_go_as_in_transformers() {
                 let Some(expected) = theirs[name].as_f64() else {
                     continue;
                 };
-                let got = entry.get(if name == "learning_rate" { "lr" } else { name }).unwrap();
+                let got = entry
+                    .get(if name == "learning_rate" { "lr" } else { name })
+                    .unwrap();
                 let scale = if name == "grad_norm" { expected } else { 1.0 };
                 assert!(
                     (got - expected).abs() <= tolerance * scale,
@@ -423,16 +486,35 @@ fn trainings_go_as_in_transformers() {
         assert_eq!(compared, 34);
         let ours = read(&workshop, &trained, WEIGHTS_FILE);
         let ours = SafeTensors::deserialize(&ours).unwrap();
-        let theirs = fs_err::read(golden::path(&format!("{kind}/final.hf_trainer_defaults.f32.safetensors"))).unwrap();
+        let theirs = fs_err::read(golden::path(&format!(
+            "{kind}/final.hf_trainer_defaults.f32.safetensors"
+        )))
+        .unwrap();
         let theirs = SafeTensors::deserialize(&theirs).unwrap();
-        for (name, theirs) in theirs.iter().filter(|(name, _)| !name.ends_with("key.bias")) {
+        for (name, theirs) in theirs
+            .iter()
+            .filter(|(name, _)| !name.ends_with("key.bias"))
+        {
             let values = |bytes: &[u8]| -> Vec<f32> {
-                bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
+                bytes
+                    .as_chunks::<4>()
+                    .0
+                    .iter()
+                    .map(|bytes| f32::from_le_bytes(*bytes))
+                    .collect()
             };
             let ours = values(ours.tensor(name).unwrap().data());
             let theirs = values(theirs.data());
-            let far = ours.iter().zip(&theirs).filter(|(a, b)| (*a - *b).abs() > 1e-5).count();
-            assert!(far * 1000 <= theirs.len().max(1000), "{kind} {name}: {far} of {}", theirs.len());
+            let far = ours
+                .iter()
+                .zip(&theirs)
+                .filter(|(a, b)| (*a - *b).abs() > 1e-5)
+                .count();
+            assert!(
+                far * 1000 <= theirs.len().max(1000),
+                "{kind} {name}: {far} of {}",
+                theirs.len()
+            );
         }
     }
 }
@@ -449,7 +531,9 @@ fn the_record_holds_times_and_events() {
         },
         resolved: None,
     };
-    Train.run(&stage, &context).unwrap_or_else(|error| panic!("{}", told(&error)));
+    Train
+        .run(&stage, &context)
+        .unwrap_or_else(|error| panic!("{}", told(&error)));
     let lines = |name: &str| {
         let text = fs_err::read_to_string(context.record.join(name)).unwrap();
         text.lines().count()
@@ -459,6 +543,9 @@ fn the_record_holds_times_and_events() {
         fs_err::read(context.record.join("history.jsonl")).unwrap(),
         fs_err::read(context.out.join("history.jsonl")).unwrap()
     );
-    let events = context.record.join("tensorboard").join(super::tensorboard::FILE);
+    let events = context
+        .record
+        .join("tensorboard")
+        .join(super::tensorboard::FILE);
     assert!(fs_err::metadata(events).unwrap().len() > 1000);
 }
