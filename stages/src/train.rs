@@ -218,10 +218,10 @@ fn loss(params: &LossParams, split: &TokenSplit, classes: &[String]) -> Result<L
         None => None,
         Some(ClassWeights::Given(weights)) if weights.len() != classes.len() => {
             return Err(StageError::invalid(format!(
-                "there are {} class weights for {} classes ({})",
-                weights.len(),
+                "`class_weights` has to have a number for each of {} classes ({}), not {}",
                 classes.len(),
-                classes.join(", ")
+                classes.join(", "),
+                weights.len()
             ))
             .at("loss.cross_entropy.class_weights"));
         }

@@ -469,7 +469,47 @@ mod tests {
     #[test]
     fn bert_s_is_what_transformers_reads() {
         let config = bert_model(Pooling::Pooler, LossName::CrossEntropy);
-        insta::assert_snapshot!(config.to_json().unwrap(), @"");
+        insta::assert_snapshot!(config.to_json().unwrap(), @r#"
+        {
+          "architectures": [
+            "BertForSequenceClassification"
+          ],
+          "attention_probs_dropout_prob": 0.1,
+          "classifier_dropout": null,
+          "dtype": "float32",
+          "hidden_act": "gelu",
+          "hidden_dropout_prob": 0.1,
+          "hidden_size": 24,
+          "id2label": {
+            "0": "neg",
+            "1": "pos"
+          },
+          "initializer_range": 0.02,
+          "intermediate_size": 3072,
+          "label2id": {
+            "neg": 0,
+            "pos": 1
+          },
+          "layer_norm_eps": 1e-12,
+          "max_position_embeddings": 512,
+          "model_type": "bert",
+          "num_attention_heads": 2,
+          "num_hidden_layers": 12,
+          "pad_token_id": 0,
+          "position_embedding_type": "absolute",
+          "problem_type": "single_label_classification",
+          "taper": {
+            "labels": [
+              "neg",
+              "pos"
+            ],
+            "loss": "cross_entropy",
+            "pooling": "pooler"
+          },
+          "type_vocab_size": 2,
+          "vocab_size": 30522
+        }
+        "#);
     }
 
     #[test]

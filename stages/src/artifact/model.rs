@@ -317,7 +317,7 @@ mod tests {
         tensors[0].shape = &[2, 3];
         let (_folder, file) = file(&tensors);
         let error = load_weights(&parameters(2), &file, 9).unwrap_err();
-        insta::assert_snapshot!(error.message, @"");
+        insta::assert_snapshot!(error.message, @"tensor `embeddings.word_embeddings.weight` has the shape [2, 3]; the network needs [3, 2]");
     }
 
     #[test]

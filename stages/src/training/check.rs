@@ -340,7 +340,23 @@ mod tests {
             "loss": { "cross_entropy": { "class_weights": [1.0, 0.0] } },
             "early_stopping": { "patience": 0, "monitor": "loss" },
         });
-        insta::assert_snapshot!(findings(params).join("\n"), @"");
+        insta::assert_snapshot!(findings(params).join("\n"), @r#"
+        batch_size: `batch_size` has to be at least 1
+        max_steps: `epochs` and `max_steps` both say how long to train
+        freeze: `a[b` is no pattern: Pattern syntax error near position 1: invalid range pattern
+        model.bert.dropout: `model.bert.dropout` has to be at least 0 and below 1
+        model.bert: a BERT needs weights to start from, or sizes to start with
+        loss.cross_entropy.class_weights: `loss.cross_entropy.class_weights` has to be `balanced` or numbers above 0
+        optimizer.adamw.betas: `optimizer.adamw.betas` has to be at least 0 and below 1
+        optimizer.adamw.lr: `optimizer.adamw.lr` has to be a number, at least 0
+        schedule.linear.warmup_ratio: `schedule.linear.warmup_ratio` has to be from 0 to 1
+        schedule.linear.warmup_ratio: `warmup_steps` and `warmup_ratio` say the same twice
+        monitor: unknown metric `acuracy`, did you mean `accuracy`?
+        early_stopping.monitor: `loss` is not known to evaluations: their figures are `eval_loss`, `eval_accuracy`, `eval_f1`, `eval_mcc`, …
+        early_stopping.patience: `early_stopping.patience` has to be at least 1
+        keep: `keep` needs evaluations, and there is no split for them
+        early_stopping: `early_stopping` needs evaluations, and there is no split for them
+        "#);
     }
 
     #[test]
