@@ -10,6 +10,13 @@
 //! compute the same; *user*, rows of the lengths of the job's data, padded as the job's source pads them.
 //! Each side's figure is the median over its rounds of the median step of a round.
 
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    reason = "a benchmark prints, and reads two files of the kernel's"
+)]
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
