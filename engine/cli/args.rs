@@ -81,6 +81,7 @@ commands! {
     Reproduce = reproduce,
     Export = export,
     Cat = cat,
+    Predict = predict,
     Gc = gc,
     Verify = verify,
     Doctor = doctor,

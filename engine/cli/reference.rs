@@ -1,11 +1,9 @@
-//! The reference of kinds and the JSON Schema of pipeline files, both made from the types of the
-//! parameters: what is documented is what is read.
+//! The reference of kinds, made from the types of the parameters: what is documented is what is read.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use serde_json::{Map, Value, json};
-use taper_engine::pipeline::SETTINGS;
+use serde_json::Value;
 use taper_engine::registry::{AnyKind, Catalogue};
 
 use crate::workplace::KINDS;
@@ -337,6 +335,14 @@ impl Page {
 
 fn markdown_table(text: &mut String, first: &str, rows: &[Param]) {
     let cell = |text: &str| text.replace('|', "\\|");
+    let plain = |row: &Param| row.kind.is_empty() && row.default.is_none() && !row.required;
+    if rows.iter().all(plain) {
+        let _ = writeln!(text, "| {first} | meaning |\n|---|---|");
+        for row in rows {
+            let _ = writeln!(text, "| `{}` | {} |", row.name, cell(&row.text));
+        }
+        return;
+    }
     let _ = writeln!(
         text,
         "| {first} | value | default | meaning |\n|---|---|---|---|"
@@ -403,168 +409,6 @@ fn wrap(text: &mut String, words: &str, indent: usize, width: usize) {
     let _ = writeln!(text, "{:indent$}{line}", "");
 }
 
-/// The JSON Schema of pipeline files.
-pub fn schema() -> Value {
-    let catalogue = KINDS.catalogue();
-    let mut definitions = catalogue.definitions().clone();
-    let mut stage = settings();
-    let mut kinds = Vec::new();
-    for kind in KINDS.iter() {
-        if let Some(schemas) = catalogue.get(kind.name()) {
-            let schema = merged(
-                schemas.params.as_value(),
-                schemas.settings.as_value(),
-                &definitions,
-            );
-            stage.insert(kind.name().to_owned(), schema);
-            kinds.push(json!({ "required": [kind.name()] }));
-        }
-    }
-    for definition in definitions.values_mut() {
-        allow_params(definition);
-    }
-    for kind in KINDS.iter() {
-        if let Some(schema) = stage.get_mut(kind.name()) {
-            allow_params(schema);
-        }
-    }
-    definitions.insert(
-        "Stage".to_owned(),
-        json!({
-            "description": "One kind with its parameters, and settings beside it.",
-            "type": "object",
-            "properties": stage,
-            "additionalProperties": false,
-            "oneOf": kinds,
-        }),
-    );
-    definitions.insert(
-        "Param".to_owned(),
-        json!({ "description": "A param: `$name`.", "type": "string", "pattern": "^\\$[A-Za-z_]" }),
-    );
-    json!({
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "A pipeline of taper",
-        "type": "object",
-        "required": ["taper", "stages"],
-        "additionalProperties": false,
-        "properties": {
-            "taper": { "description": "The version of the format.", "const": 1 },
-            "name": { "description": "The pipeline's name. Default: that of its file.", "type": "string" },
-            "description": { "description": "What it is for.", "type": "string" },
-            "seed": { "description": "Every random choice derives from it. Default: 0.", "type": "integer", "minimum": 0 },
-            "params": { "description": "Values with names: `$name` stands for them.", "type": "object" },
-            "matrix": {
-                "description": "Params that have several values: one variant for each combination.",
-                "type": "object",
-                "additionalProperties": { "type": "array", "minItems": 1 },
-            },
-            "stages": {
-                "description": "The stages by name.",
-                "type": "object",
-                "additionalProperties": { "$ref": "#/$defs/Stage" },
-            },
-        },
-        "$defs": definitions,
-    })
-}
-
-/// The schemas of what stands beside a kind.
-fn settings() -> Map<String, Value> {
-    let mut settings = Map::new();
-    for name in SETTINGS {
-        let schema = match name {
-            "device" => json!({
-                "description": "Where to compute.",
-                "type": "string",
-                "pattern": "^(auto|cpu|metal|cuda(:[0-9]+)?|\\$.+)$",
-            }),
-            "seed" => {
-                json!({ "description": "The stage's own seed.", "type": ["integer", "string"] })
-            }
-            "retries" => json!({
-                "description": "How often a failure that may pass is tried again.",
-                "type": ["integer", "string"],
-            }),
-            "timeout" => {
-                json!({ "description": "After how long the stage is stopped: `90s`, `5m`, `2h`.", "type": ["string", "integer"] })
-            }
-            "export" => {
-                json!({ "description": "Where in the project the artifact is put.", "type": "string" })
-            }
-            "frozen" => {
-                json!({ "description": "Never rerun: use what the lock has.", "type": ["boolean", "string"] })
-            }
-            _ => json!({ "description": "What it is for.", "type": "string" }),
-        };
-        settings.insert(name.to_owned(), schema);
-    }
-    settings
-}
-
-/// The parameters and the settings of a kind as they stand in the file: side by side.
-fn merged(params: &Value, settings: &Value, definitions: &Map<String, Value>) -> Value {
-    let resolve = |schema: &Value| {
-        let target = target(schema).and_then(|name| definitions.get(name));
-        target.unwrap_or(schema).clone()
-    };
-    let mut whole = resolve(params);
-    let settings = resolve(settings);
-    if let (Some(all), Some(more)) = (
-        whole.get_mut("properties").and_then(Value::as_object_mut),
-        settings["properties"].as_object(),
-    ) {
-        all.extend(more.clone());
-    }
-    whole
-}
-
-/// Lets a param stand for every value that is not a text anyway.
-fn allow_params(schema: &mut Value) {
-    if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
-        for property in properties.values_mut() {
-            allow_params(property);
-            allow_param(property);
-        }
-    }
-    for name in ["items", "additionalProperties"] {
-        if let Some(inner) = schema.get_mut(name).filter(|inner| inner.is_object()) {
-            allow_params(inner);
-            allow_param(inner);
-        }
-    }
-    for name in ["oneOf", "anyOf"] {
-        for inner in schema
-            .get_mut(name)
-            .and_then(Value::as_array_mut)
-            .into_iter()
-            .flatten()
-        {
-            allow_params(inner);
-        }
-    }
-}
-
-fn allow_param(schema: &mut Value) {
-    let text = schema["type"] == "string" && schema.get("enum").is_none();
-    if text || !schema.is_object() {
-        return;
-    }
-    let mut outer = Map::new();
-    if let Some(inner) = schema.as_object_mut() {
-        for name in ["description", "default"] {
-            if let Some(value) = inner.remove(name) {
-                outer.insert(name.to_owned(), value);
-            }
-        }
-    }
-    outer.insert(
-        "anyOf".to_owned(),
-        json!([schema.take(), { "$ref": "#/$defs/Param" }]),
-    );
-    *schema = Value::Object(outer);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -580,11 +424,5 @@ mod tests {
             assert!(page.plain().starts_with(page.name));
             assert!(!page.params.is_empty(), "{} has no parameters", page.name);
         }
-    }
-
-    #[test]
-    fn params_may_stand_for_numbers() {
-        let schema = schema().to_string();
-        assert!(schema.contains("#/$defs/Param"), "{schema}");
     }
 }

@@ -22,12 +22,12 @@ use crate::data::names::group_by_split;
 
 mod process;
 
-/// Runs a program in an empty folder. Inputs lie there as copies below `in/NAME/`, files of the project
-/// under their own names; what the program writes below `out/NAME/` becomes the artifact. It sees a clean
-/// environment: the PATH, a fixed locale and time zone, its folder as home, and what `env` says.
+/// The kind; see [`Params`].
 pub struct Command;
 
-/// The parameters of `command`.
+/// Runs a program in an empty folder. Inputs lie there as copies below `in/NAME/`, files of the project under
+/// their own names; what the program writes below `out/NAME/` becomes the artifact. It sees a clean
+/// environment: the PATH, a fixed locale and time zone, its folder as home, and what `env` says.
 #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Params {

@@ -25,14 +25,15 @@ use crate::data::import::{Splits, import};
 use crate::data::names::{group_by_split, split_name_fault, split_of};
 use crate::data::samples::acceptability;
 
-/// Gets data or a model. What comes over the network is resumed where it broke off, tried again, and
-/// verified; the lock file says which commit and which bytes were meant.
+/// The kind; see [`Params`].
 pub struct Download;
 
 /// What an address gave, in the scratch folder: of resolving, which hands it on, and of running.
 const FETCHED: &str = "download";
 
-/// The parameters of `download`: exactly one of `hub`, `url`, `path` and `sample`, and what belongs to it.
+/// Gets data, a model or files: from a hub, an address, the project's files, or made by the program itself.
+/// Exactly one of `hub`, `url`, `path` and `sample` says where from; what is found there is pinned in the lock
+/// file and verified.
 #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Params {

@@ -12,10 +12,10 @@ use crate::inference::{Rows, Wanted, labels};
 use crate::metrics::{Metric, MetricValue};
 use crate::text::TextColumns;
 
-/// Computes metrics of a model on one split.
+/// The kind; see [`Params`].
 pub struct Evaluate;
 
-/// The parameters of `evaluate`.
+/// Computes metrics of a model on one split.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Params {

@@ -11,12 +11,14 @@ use serde_json::{Value, json};
 use taper_cache::ArtifactType;
 use taper_engine::{Context, Kind, Makes, NoSettings, Stage, StageError};
 
+use crate::artifact::{Metrics, Predictions};
 use crate::figure::learning::Series;
 use crate::figure::threshold::{Sort, Threshold};
 use crate::figure::{Drawing, curves, learning, matrix, png, svg, threshold};
+use crate::metrics::ConfusionTable;
 
 pub use history::History;
-pub use scored::{Confusion, Predicted, Scored};
+use scored::{Scored, confusion};
 pub use sources::{Names, Sources};
 
 /// The kind; see [`PlotParams`].
@@ -36,10 +38,10 @@ pub struct PlotParams {
     pub history: Option<Sources<History>>,
     /// Metrics whose confusion matrix is drawn.
     #[serde(default)]
-    pub metrics: Option<Sources<Confusion>>,
+    pub metrics: Option<Sources<Metrics>>,
     /// Predictions whose ROC or precision-recall curve or confusion matrix is drawn.
     #[serde(default)]
-    pub predictions: Option<Sources<Predicted>>,
+    pub predictions: Option<Sources<Predictions>>,
     /// What is drawn. Default: of a history `learning_curves`, of metrics `confusion_matrix`, of
     /// predictions `roc`.
     #[serde(default)]
@@ -124,8 +126,8 @@ impl Figure {
 /// The one source that the parameters name, with the figure that is drawn of it.
 enum Source<'a> {
     History(&'a Sources<History>),
-    Metrics(&'a Sources<Confusion>),
-    Predictions(&'a Sources<Predicted>, Figure),
+    Metrics(&'a Sources<Metrics>),
+    Predictions(&'a Sources<Predictions>, Figure),
 }
 
 impl PlotParams {
@@ -221,24 +223,28 @@ impl Kind for Plot {
             Source::Metrics(sources) => {
                 let mut panels = Vec::new();
                 for (name, input) in sources.named() {
-                    panels.push(panel(name, context.open(input)?));
+                    panels.push(panel(name, confusion(&context.open(input)?)?));
                 }
                 confusion_matrix(params, panels)
             }
             Source::Predictions(sources, figure) => {
                 let mut opened = Vec::new();
                 for (name, input) in sources.named() {
-                    let scored = context.open(input)?.scored(params.split.as_deref())?;
-                    opened.push((name, scored));
+                    opened.push((name, context.open(input)?));
+                }
+                let mut scored = Vec::new();
+                for (name, predictions) in &opened {
+                    let rows = Scored::of(predictions, params.split.as_deref())?;
+                    scored.push((name.clone(), rows));
                 }
                 match figure {
                     Figure::ConfusionMatrix => {
-                        let panels = opened.into_iter();
-                        let panels = panels.map(|(name, scored)| panel(name, scored.confusion()));
+                        let panels = scored.into_iter();
+                        let panels = panels.map(|(name, rows)| panel(name, rows.confusion()));
                         confusion_matrix(params, panels.collect())
                     }
-                    Figure::PrecisionRecall => thresholds(params, Sort::PrecisionRecall, &opened)?,
-                    Figure::Roc | Figure::LearningCurves => thresholds(params, Sort::Roc, &opened)?,
+                    Figure::PrecisionRecall => thresholds(params, Sort::PrecisionRecall, &scored)?,
+                    Figure::Roc | Figure::LearningCurves => thresholds(params, Sort::Roc, &scored)?,
                 }
             }
         };
@@ -300,7 +306,7 @@ fn learning_curves(
     Ok((curves::draw(&chart), data))
 }
 
-fn panel(name: String, confusion: Confusion) -> matrix::Panel {
+fn panel(name: String, confusion: ConfusionTable) -> matrix::Panel {
     matrix::Panel {
         name,
         labels: confusion.labels,
@@ -334,13 +340,13 @@ fn confusion_matrix(params: &PlotParams, panels: Vec<matrix::Panel>) -> (Drawing
 fn thresholds(
     params: &PlotParams,
     sort: Sort,
-    opened: &[(String, Scored)],
+    opened: &[(String, Scored<'_>)],
 ) -> Result<(Drawing, Value), StageError> {
     let mut named: Vec<(String, Threshold)> = Vec::new();
     let mut data = Vec::new();
     for (run, scored) in opened {
         for class in positive_classes(params, scored)? {
-            let name = &scored.classes[class];
+            let name = &scored.classes()[class];
             let curve = threshold::curve(sort, &scored.against_rest(class)).ok_or_else(|| {
                 StageError::invalid(format!(
                     "no curve for `{name}`: its rows are all or none of the split"
@@ -354,7 +360,7 @@ fn thresholds(
                 "area": curve.area,
                 "points": curve.points,
             }));
-            let several_classes = params.class.is_none() && scored.classes.len() > 2;
+            let several_classes = params.class.is_none() && scored.classes().len() > 2;
             let parts = [run.as_str(), if several_classes { name } else { "" }];
             let parts: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
             named.push((parts.join(", "), curve));
@@ -372,16 +378,16 @@ fn thresholds(
 }
 
 /// The classes that count as positive, each in a curve of its own.
-fn positive_classes(params: &PlotParams, scored: &Scored) -> Result<Vec<usize>, StageError> {
+fn positive_classes(params: &PlotParams, scored: &Scored<'_>) -> Result<Vec<usize>, StageError> {
     if let Some(name) = &params.class {
-        let class = scored.classes.iter().position(|class| class == name);
+        let class = scored.classes().iter().position(|class| class == name);
         return class.map(|class| vec![class]).ok_or_else(|| {
             StageError::invalid(format!("there is no class `{name}`"))
-                .help(format!("the classes are {}", scored.classes.join(", ")))
+                .help(format!("the classes are {}", scored.classes().join(", ")))
                 .at("class")
         });
     }
-    Ok(match scored.classes.len() {
+    Ok(match scored.classes().len() {
         2 => vec![1],
         count => (0..count).collect(),
     })

@@ -16,10 +16,10 @@ use crate::evaluate::{check_batch_size, default_batch_size};
 use crate::inference::{Rows, Wanted, labels};
 use crate::text::TextColumns;
 
-/// Asks a model about one split.
+/// The kind; see [`Params`].
 pub struct Predict;
 
-/// The parameters of `predict`.
+/// Asks a model about one split: the class of each row, and a score for each class.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Params {

@@ -9,10 +9,10 @@ use crate::artifact::dataset::EXTENSION;
 use crate::artifact::{Dataset, Table, TableWriter};
 use crate::data::random::Random;
 
-/// Puts the rows of each split in a random order, given by the stage's seed.
+/// The kind; see [`Params`].
 pub struct Shuffle;
 
-/// The parameters of `shuffle`.
+/// Puts the rows of each split in a random order, given by the stage's seed.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Params {

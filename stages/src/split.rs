@@ -14,11 +14,11 @@ use crate::data::random::Random;
 use crate::data::strata::{apportion, rows_by_class, rows_of_fraction};
 use crate::shuffle::write_rows;
 
-/// Cuts one split into several at random, given by the stage's seed. Each part keeps the order of its rows;
-/// the other splits stay as they are.
+/// The kind; see [`Params`].
 pub struct Split;
 
-/// The parameters of `split`.
+/// Cuts one split into several at random, given by the stage's seed. Each part keeps the order of its rows;
+/// the other splits stay as they are.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Params {

@@ -11,11 +11,11 @@ use crate::data::random::Random;
 use crate::data::strata::{rows_by_class, sample};
 use crate::shuffle::write_rows;
 
-/// Draws rows of each split without replacement, given by the stage's seed. The rows that are drawn stay in
-/// their order; splits for which no amount is given stay whole.
+/// The kind; see [`Params`].
 pub struct Subsample;
 
-/// The parameters of `subsample`.
+/// Draws rows of each split without replacement, given by the stage's seed. The rows that are drawn stay in
+/// their order; splits for which no amount is given stay whole.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Params {

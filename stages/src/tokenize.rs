@@ -15,10 +15,10 @@ use crate::text::origin::{PinnedTokenizer, TokenizerSource, Training};
 use crate::text::table::{Classes, write_tokens};
 use crate::text::words::Memory;
 
-/// Makes tokens of the text of each split.
+/// The kind; see [`Params`].
 pub struct Tokenize;
 
-/// The parameters of `tokenize`.
+/// Makes tokens of the text of each split, with a tokenizer that there is or one that is trained on the data.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Params {

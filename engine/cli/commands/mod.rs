@@ -13,6 +13,7 @@ pub mod graph;
 pub mod log;
 pub mod new;
 pub mod plan;
+pub mod predict;
 pub mod reproduce;
 pub mod run;
 pub mod schema;

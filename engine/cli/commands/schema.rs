@@ -3,7 +3,7 @@
 use crate::exit_code::Exit;
 use crate::failure::Failure;
 use crate::output::Output;
-use crate::reference;
+use crate::workplace::KINDS;
 
 /// Print the JSON Schema of pipeline files.
 ///
@@ -23,5 +23,6 @@ pub fn run(_: Args, output: Output) -> Result<Exit, Failure> {
 
 /// The schema, as it is printed.
 pub fn text() -> String {
-    serde_json::to_string_pretty(&reference::schema()).expect("a schema is JSON") + "\n"
+    serde_json::to_string_pretty(&taper_engine::pipeline_schema(KINDS)).expect("a schema is JSON")
+        + "\n"
 }

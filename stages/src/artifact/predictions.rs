@@ -58,6 +58,11 @@ impl Artifact for Predictions {
 }
 
 impl Predictions {
+    /// Predictions of these splits.
+    pub fn new(splits: BTreeMap<String, PredictionSplit>) -> Self {
+        Self { splits }
+    }
+
     /// The splits, by name ascending.
     pub fn splits(&self) -> impl Iterator<Item = (&str, &PredictionSplit)> {
         self.splits

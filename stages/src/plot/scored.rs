@@ -1,98 +1,62 @@
-//! What `plot` reads of metrics and predictions: counts of confusions, and scores with the true class.
+//! What `plot` takes of metrics and predictions: counts of confusions, and scores with the true class.
 
-use arrow_array::cast::AsArray;
-use arrow_array::types::Float32Type;
-use arrow_array::{Array, ArrayRef};
-use arrow_schema::DataType;
-use serde::Deserialize;
-use taper_cache::ArtifactType;
-use taper_engine::{Artifact, ArtifactFiles, StageError};
+use taper_engine::StageError;
 
-use crate::artifact::Table;
-use crate::artifact::dataset::{find_split, open_splits};
+use crate::artifact::predictions::PredictionSplit;
+use crate::artifact::{Metrics, Predictions};
+use crate::metrics::{ConfusionMatrix, ConfusionTable, MetricValue};
 
-/// The confusion matrix of an `evaluate` stage.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Confusion {
-    /// The classes.
-    pub labels: Vec<String>,
-    /// A row for each true class, a column for each predicted one.
-    pub counts: Vec<Vec<u64>>,
-}
-
-#[derive(Deserialize)]
-struct MetricsFile {
-    #[serde(default)]
-    confusion_matrix: Option<Confusion>,
-}
-
-impl Artifact for Confusion {
-    const TYPES: &'static [ArtifactType] = &[ArtifactType::Metrics];
-
-    fn open(files: ArtifactFiles) -> Result<Self, StageError> {
-        let path = files
-            .path("metrics.json")
-            .ok_or_else(|| StageError::failed("metrics without `metrics.json`"))?;
-        let file: MetricsFile = serde_json::from_slice(&fs_err::read(path)?)
-            .map_err(|error| StageError::failed(format!("`metrics.json`: {error}")))?;
-        let confusion = file.confusion_matrix.ok_or_else(|| {
-            StageError::invalid("the metrics have no confusion matrix")
-                .help("name it in the `evaluate` stage: `metrics: [accuracy, confusion_matrix]`")
-                .at("metrics")
-        })?;
-        let classes = confusion.labels.len();
-        let square = confusion.counts.len() == classes
-            && confusion.counts.iter().all(|row| row.len() == classes);
-        if !square {
-            return Err(StageError::failed(format!(
-                "the confusion matrix of `metrics.json` has {} rows for {classes} classes",
-                confusion.counts.len()
-            )));
-        }
-        Ok(confusion)
+/// The confusion matrix of metrics.
+///
+/// # Errors
+/// Where they have none, or its rows and columns are not those of its classes.
+pub fn confusion(metrics: &Metrics) -> Result<ConfusionTable, StageError> {
+    let found = metrics.values.values().find_map(|value| match value {
+        MetricValue::Confusion(table) => Some(table.clone()),
+        _ => None,
+    });
+    let table = found.ok_or_else(|| {
+        StageError::invalid("the metrics have no confusion matrix")
+            .help("name it in the `evaluate` stage: `metrics: [accuracy, confusion_matrix]`")
+            .at("metrics")
+    })?;
+    let classes = table.labels.len();
+    let square =
+        table.counts.len() == classes && table.counts.iter().all(|row| row.len() == classes);
+    if !square {
+        return Err(StageError::invalid(format!(
+            "the confusion matrix of the metrics is not square: {} rows for {classes} classes",
+            table.counts.len()
+        ))
+        .at("metrics"));
     }
+    Ok(table)
 }
 
-/// Predictions by split.
-#[derive(Clone, Debug)]
-pub struct Predicted {
-    splits: std::collections::BTreeMap<String, Table>,
+/// The rows of one split whose true classes are known.
+pub struct Scored<'p> {
+    split: &'p PredictionSplit,
+    /// The true class of each row.
+    truth: Vec<u32>,
+    /// The predicted class of each row.
+    predicted: Vec<u32>,
 }
 
-impl Artifact for Predicted {
-    const TYPES: &'static [ArtifactType] = &[ArtifactType::Predictions];
-
-    fn open(files: ArtifactFiles) -> Result<Self, StageError> {
-        Ok(Self {
-            splits: open_splits(&files)?,
-        })
-    }
-}
-
-/// The rows of one split: the true class, and the score of every class.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Scored {
-    /// The names of the classes.
-    pub classes: Vec<String>,
-    /// Of each row.
-    pub truth: Vec<usize>,
-    /// Of each row.
-    pub predicted: Vec<usize>,
-    /// Of each row, one for each class.
-    pub scores: Vec<Vec<f32>>,
-}
-
-impl Predicted {
+impl<'p> Scored<'p> {
     /// The rows of the split `name`; of the only one where none is named.
     ///
     /// # Errors
-    /// Where there is no such split, where several could be meant, and where the true classes are not known.
-    pub fn scored(&self, name: Option<&str>) -> Result<Scored, StageError> {
-        let table = match (name, self.splits.iter().next()) {
-            (Some(name), _) => find_split(&self.splits, name).map_err(|error| error.at("split"))?,
-            (None, Some((_, table))) if self.splits.len() == 1 => table,
-            (None, _) => {
-                let names: Vec<&str> = self.splits.keys().map(String::as_str).collect();
+    /// Where there is no such split, where several could be meant, and where a true class is not known.
+    pub fn of(predictions: &'p Predictions, name: Option<&str>) -> Result<Self, StageError> {
+        let mut splits = predictions.splits();
+        let (name, split) = match (name, splits.next(), splits.next()) {
+            (Some(name), ..) => {
+                let split = predictions.split(name).map_err(|error| error.at("split"))?;
+                (name, split)
+            }
+            (None, Some(only), None) => only,
+            (None, ..) => {
+                let names: Vec<&str> = predictions.splits().map(|(name, _)| name).collect();
                 return Err(StageError::invalid("the predictions have several splits")
                     .help(format!(
                         "name one: `split: {}`",
@@ -101,111 +65,51 @@ impl Predicted {
                     .at("split"));
             }
         };
-        if !table.columns().any(|column| column == "label") {
-            return Err(StageError::invalid(format!(
-                "the predictions of `{}` do not know the true classes",
-                table.name()
-            ))
-            .help(
-                "the figure compares predictions with labels: predict data that has a label column",
-            )
-            .at("predictions"));
-        }
-        let labels = table.labels("label")?;
-        let predictions = table.labels("prediction")?;
-        let scores = scores(table)?;
-        let count = scores.first().map_or(0, Vec::len);
-        let classes = labels
-            .names
-            .clone()
-            .or_else(|| predictions.names.clone())
-            .unwrap_or_else(|| (0..count).map(|class| class.to_string()).collect());
-        let class = |label: &i64| {
-            usize::try_from(*label)
-                .ok()
-                .filter(|class| *class < classes.len())
-                .ok_or_else(|| {
-                    StageError::invalid(format!(
-                        "`{}` has the class {label}, outside its {} classes",
-                        table.name(),
-                        classes.len()
-                    ))
-                    .at("predictions")
-                })
+        let classes = |values: &[i64]| {
+            let class = |value: &i64| {
+                let class = u32::try_from(*value).ok()?;
+                ((class as usize) < split.classes.len()).then_some(class)
+            };
+            values.iter().map(class).collect::<Option<Vec<u32>>>()
         };
-        let truth = labels.values.iter().map(class).collect::<Result<_, _>>()?;
-        let predicted = predictions
-            .values
-            .iter()
-            .map(class)
-            .collect::<Result<_, _>>()?;
-        if scores.iter().any(|row| row.len() != classes.len()) {
-            return Err(StageError::failed(format!(
-                "`{}` has rows without a score for each of its {} classes",
-                table.name(),
-                classes.len()
-            )));
-        }
-        Ok(Scored {
-            classes,
+        let known = split.labels.as_ref().and_then(|labels| classes(labels));
+        let truth = known.ok_or_else(|| {
+            StageError::invalid(format!(
+                "the predictions of `{name}` do not know the true class of every row"
+            ))
+            .help("the figure compares them with labels: predict data that has a label column")
+            .at("predictions")
+        })?;
+        let predicted = classes(&split.predictions).ok_or_else(|| {
+            StageError::failed(format!(
+                "the predictions of `{name}` are not of its classes"
+            ))
+        })?;
+        Ok(Self {
+            split,
             truth,
             predicted,
-            scores,
         })
     }
-}
 
-impl Scored {
+    /// The names of the classes.
+    pub fn classes(&self) -> &'p [String] {
+        &self.split.classes
+    }
+
     /// How often each class was taken for which.
-    pub fn confusion(&self) -> Confusion {
-        let mut counts = vec![vec![0; self.classes.len()]; self.classes.len()];
-        for (truth, predicted) in self.truth.iter().zip(&self.predicted) {
-            counts[*truth][*predicted] += 1;
-        }
-        Confusion {
-            labels: self.classes.clone(),
-            counts,
+    pub fn confusion(&self) -> ConfusionTable {
+        let classes = self.split.classes.len();
+        let matrix = ConfusionMatrix::new(&self.truth, &self.predicted, classes);
+        ConfusionTable {
+            labels: self.split.classes.clone(),
+            counts: matrix.counts().to_vec(),
         }
     }
 
     /// The score of one class, and whether it is the true one, of each row.
     pub fn against_rest(&self, class: usize) -> Vec<(f32, bool)> {
-        self.truth
-            .iter()
-            .zip(&self.scores)
-            .map(|(truth, scores)| (scores[class], *truth == class))
-            .collect()
+        let truth = self.truth.iter().map(|truth| *truth as usize == class);
+        self.split.scores_of(class).zip(truth).collect()
     }
-}
-
-fn scores(table: &Table) -> Result<Vec<Vec<f32>>, StageError> {
-    let mut rows = Vec::with_capacity(table.rows());
-    for chunk in table.column("scores")? {
-        let row = |values: ArrayRef| {
-            values
-                .as_primitive_opt::<Float32Type>()
-                .map(|values| values.values().to_vec())
-                .ok_or_else(|| StageError::failed("the column `scores` is not of 32-bit numbers"))
-        };
-        match chunk.data_type() {
-            DataType::FixedSizeList(..) => {
-                let lists = chunk.as_fixed_size_list();
-                for index in 0..lists.len() {
-                    rows.push(row(lists.value(index))?);
-                }
-            }
-            DataType::List(_) => {
-                let lists = chunk.as_list::<i32>();
-                for index in 0..lists.len() {
-                    rows.push(row(lists.value(index))?);
-                }
-            }
-            other => {
-                return Err(StageError::failed(format!(
-                    "the column `scores` is of {other}, not of lists"
-                )));
-            }
-        }
-    }
-    Ok(rows)
 }

@@ -9,6 +9,7 @@ use taper_cache::{Blob, BlobName, Digest, Manifest};
 use taper_engine::{ArtifactFiles, Device, Events, Folders, Reporter};
 
 use super::*;
+use crate::artifact::predictions::PredictionSplit;
 
 /// An artifact of these files, below `folder`.
 fn artifact(folder: &Path, artifact_type: ArtifactType, files: &[(&str, &[u8])]) -> ArtifactFiles {
@@ -196,22 +197,26 @@ fn confusion_matrices() {
 
 #[test]
 fn curves_of_predictions() {
-    let scored = |shift: f32| Scored {
+    let split = |shift: f32| PredictionSplit {
         classes: vec!["neg".to_owned(), "pos".to_owned()],
-        truth: (0..400).map(|i| i % 2).collect(),
-        predicted: vec![0; 400],
+        labels: Some((0..400).map(|row| row % 2).collect()),
+        predictions: vec![0; 400],
         scores: (0..400_u32)
-            .map(|i| {
-                let noise = ((i * 7919) % 997) as f32 / 997.0;
-                let score = 0.6 * noise + shift * (i % 2) as f32;
-                vec![1.0 - score, score]
+            .flat_map(|row| {
+                let noise = ((row * 7919) % 997) as f32 / 997.0;
+                let score = 0.6 * noise + shift * (row % 2) as f32;
+                [1.0 - score, score]
             })
             .collect(),
     };
-    let opened = [
-        ("small".to_owned(), scored(0.2)),
-        ("large".to_owned(), scored(0.4)),
-    ];
+    let predictions = [split(0.2), split(0.4)]
+        .map(|split| Predictions::new(std::iter::once(("test".to_owned(), split)).collect()));
+    let names = ["small", "large"].map(str::to_owned);
+    let opened: Vec<(String, Scored<'_>)> = names
+        .into_iter()
+        .zip(&predictions)
+        .map(|(name, one)| (name, Scored::of(one, None).expect("known classes")))
+        .collect();
     for (name, sort) in [("roc", Sort::Roc), ("precision", Sort::PrecisionRecall)] {
         let (drawing, data) = thresholds(&empty(), sort, &opened).expect("a figure");
         let out = tempfile::tempdir().expect("a temporary folder");

@@ -10,7 +10,8 @@ use taper_engine::Input;
 use super::watch::Mode;
 use crate::artifact::{Model, Tokens};
 
-/// What can change a byte of the trained model.
+/// Trains a classifier, from nothing or from a model that there is. The result carries its tokenizer, the names
+/// of its classes and the history of its training.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Params {
