@@ -1,6 +1,6 @@
 //! One thread's share of a product: blocks of k and of columns, panels of rows, tiles.
 //!
-//! A block of B (256 by at most 512) is packed and stays in the second cache; panels of A go through the
+//! A block of B (256 by at most 384) is packed and stays in the second cache; panels of A go through the
 //! first. None of these sizes but the 256 shows in the result.
 
 #![expect(
@@ -16,7 +16,7 @@ use crate::kernels::Scratch as _;
 use crate::kernels::dispatch::{Level, level};
 
 /// Columns of a packed block of B.
-pub(super) const COLUMNS: usize = 512;
+pub(super) const COLUMNS: usize = 384;
 /// Panels of A that are packed at a time.
 const PANELS: usize = 8;
 
