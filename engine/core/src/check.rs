@@ -13,7 +13,8 @@ use crate::node::{Entry, Node, Scalar, Span};
 use crate::params::{self, Bindings, Names};
 use crate::pipeline::{self, Pipeline, StageText};
 use crate::plan::{Plan, StageSettings};
-use crate::registry::{AnyParams, Catalogue, Kinds};
+use crate::registry::{AnyParams, Catalogue, Kinds, ParamValues};
+use crate::schema::NamedInput;
 use crate::{wiring, yaml};
 
 /// What the command line says about a pipeline.
@@ -261,9 +262,16 @@ impl<'n> Values<'n> {
             let values = dimension.values.iter().map(|(_, value)| value.clone());
             names.insert(dimension.name.clone(), values.collect());
         }
+        // What the matrix should vary but cannot is a name all the same.
+        let matrix = written.matrix.and_then(Node::entries).unwrap_or_default();
+        for entry in matrix {
+            names.entry(entry.key.clone()).or_default();
+        }
         let (order, depends) = {
             let view = view(&names);
             let (mut used, mut broken) = (BTreeMap::new(), BTreeSet::new());
+            let unread = view.values.iter().filter(|(_, values)| values.is_empty());
+            broken.extend(unread.map(|(name, _)| *name));
             for (name, values) in &view.values {
                 let mut all = BTreeSet::new();
                 for value in values {
@@ -367,6 +375,10 @@ fn warn_unused(
     used: &BTreeMap<&str, BTreeSet<&str>>,
     problems: &mut Vec<Diagnostic>,
 ) {
+    if !written.unread.is_empty() {
+        // What cannot be read may use anything.
+        return;
+    }
     let mut reached: BTreeSet<&str> = BTreeSet::new();
     let bodies = written.stages.iter().map(|stage| stage.body);
     let settings = written.stages.iter().flat_map(|stage| &stage.settings);
@@ -392,7 +404,7 @@ fn warn_unused(
         .map(|dimension| (&dimension.name, dimension.span));
     let mut warned = BTreeSet::new();
     for (name, span) in varied.chain(params) {
-        if !reached.contains(name.as_str()) && warned.insert(name) {
+        if params::is_name(name) && !reached.contains(name.as_str()) && warned.insert(name) {
             problems.push(
                 Diagnostic::warning(
                     "unused-param",
@@ -425,6 +437,8 @@ pub(crate) struct Drafts<'n> {
     /// The dimensions that the stage itself depends on.
     pub(crate) own: BTreeSet<usize>,
     pub(crate) drafts: Vec<Draft>,
+    /// The names of stages in what could not be read.
+    pub(crate) loose: Vec<NamedInput>,
 }
 
 fn draft<'n>(
@@ -444,39 +458,41 @@ fn draft<'n>(
             text,
             own: BTreeSet::new(),
             drafts: Vec::new(),
+            loose: Vec::new(),
         };
         let own_seed = text.settings.iter().any(|entry| entry.key == "seed");
-        let mut whole = true;
+        let mut param_values = ParamValues::All;
         let nodes = text.settings.iter().map(|entry| &entry.value);
         for node in nodes.chain([text.body]) {
             match values.depends_on(node, problems) {
                 Some(depends) => drafts.own.extend(depends),
-                None => whole = false,
+                None => param_values = ParamValues::Some,
             }
         }
         if text.kind.seeded() && !own_seed {
             drafts.own.extend(&seed_depends);
         }
-        if !whole {
-            return drafts;
-        }
-        let Some(combinations) = matrix::combinations(&values.dimensions, &drafts.own) else {
+        let Some(mut combinations) = matrix::combinations(&values.dimensions, &drafts.own) else {
             problems.push(too_many_variants(text));
             return drafts;
         };
+        if param_values == ParamValues::Some {
+            combinations.truncate(1);
+        }
         for combination in combinations {
             let bindings = bindings
                 .entry(combination.clone())
                 .or_insert_with(|| values.bindings(&combination, problems));
             let seed = written.seed.filter(|_| !own_seed);
-            drafts.drafts.extend(one_draft(
-                text,
-                combination,
-                seed,
+            let means = Means {
                 bindings,
-                &catalogue,
-                problems,
-            ));
+                param_values,
+                catalogue: &catalogue,
+            };
+            match one_draft(text, combination, seed, &means, problems) {
+                Ok(draft) => drafts.drafts.push(draft),
+                Err(loose) => drafts.loose.extend(loose),
+            }
         }
         drafts
     });
@@ -492,49 +508,61 @@ pub(crate) fn too_many_variants(text: &StageText<'_>) -> Diagnostic {
     .help("`--variant NAME=VALUE` keeps some; or write several pipelines")
 }
 
+/// What a draft is made with.
+struct Means<'m> {
+    bindings: &'m Bindings,
+    param_values: ParamValues,
+    catalogue: &'m Catalogue,
+}
+
 fn one_draft(
     text: &StageText<'_>,
     combination: Combination,
     seed: Option<&Node>,
-    bindings: &Bindings,
-    catalogue: &Catalogue,
+    means: &Means<'_>,
     problems: &mut Vec<Diagnostic>,
-) -> Option<Draft> {
+) -> Result<Draft, Vec<NamedInput>> {
+    let bindings = means.bindings;
     let settings: Vec<(&Entry, Node)> = text
         .settings
         .iter()
         .filter_map(|entry| {
             let value = params::substitute(&entry.value, bindings, problems).ok()?;
-            Some((*entry, value))
+            (!params::is_unknown(&value)).then_some((*entry, value))
         })
         .collect();
     let (settings, own_seed) = pipeline::settings(&settings, problems);
     let export = text.settings.iter().find(|entry| entry.key == "export");
     let seed = seed.and_then(|seed| {
         let seed = params::substitute(seed, bindings, problems).ok()?;
+        if params::is_unknown(&seed) {
+            return None;
+        }
         let value = pipeline::read_seed(&seed);
         value
             .map_err(|wrong| problems.push(wrong.at(seed.span)))
             .ok()
     });
-    let body = params::substitute(text.body, bindings, problems).ok()?;
+    let body = params::substitute(text.body, bindings, problems).map_err(|_| Vec::new())?;
     let body = if body.is_null() {
         Node::map(text.kind_span, Vec::new())
     } else {
         body
     };
-    let params = catalogue.read(text, &body, problems)?;
+    let params = means
+        .catalogue
+        .read(text, &body, means.param_values, problems)?;
     let references = match params.references() {
         Ok(references) => references,
         Err(error) => {
             problems.push(Diagnostic::error("bad-value", body.span, error.to_string()));
-            return None;
+            return Err(Vec::new());
         }
     };
     for error in params.check() {
         problems.push(stage_problem(text, &body, error));
     }
-    Some(Draft {
+    Ok(Draft {
         combination,
         makes: params.makes(),
         params,

@@ -270,10 +270,7 @@ stages:
     fit: { data: late, optimizer: sgd, checkpoint_evry: 3 }
 ").join("\n"), @r#"
     3:7 out-of-range: `seed` has to be at least 0, found -1 ()
-    4:20 unused-param: nothing uses the param `unused` (use it as `$unused`, or leave it out)
-    4:31 unused-param: nothing uses the param `a` (use it as `$a`, or leave it out)
     4:34 param-cycle: params refer to each other: a -> b -> a (give one of them a value of its own)
-    4:38 unused-param: nothing uses the param `b` (use it as `$b`, or leave it out)
     7:14 unknown-key: `words` has no parameter `txt` (did you mean `text`?)
     9:20 wrong-type: `text` wants a text, found the number 5 (quotes make a text of it: "5")
     9:29 wrong-type: `rows` wants a whole number, found the text `many` ()
@@ -326,7 +323,7 @@ stages:
   single: { mix: { data: corpus.a } }
 ").join("\n"), @r"
     7:25 unknown-output: `two` makes several artifacts; which one is meant? (write `two.a` or `two.b`)
-    8:24 wrong-artifact: `two.b` makes a plot, but a dataset is wanted here (stages that make one: `corpus`, `two.a`, `good`, `which`, `none`, `single`)
+    8:24 wrong-artifact: `two.b` makes a plot, but `data` wants a dataset (stages that make one: `corpus`, `two.a`, `good`, `which`, `none`, `single`)
     9:24 unknown-output: `two` has no output `c` (outputs: `a`, `b`)
     10:26 unknown-output: `corpus` has no output `a` (it makes one artifact: write `corpus`)
     ");
@@ -383,6 +380,29 @@ stages:
 
     2 errors
     "#);
+}
+
+proptest::proptest! {
+    /// Whatever is done to a file, it is judged, and every place is one of the file's.
+    #[test]
+    fn no_file_breaks_the_check(
+        start in proptest::prelude::any::<proptest::sample::Index>(),
+        length in 0..40_usize,
+        new in "[ \\n:\\-\\[\\]{},&*$a-z0-9é<]{0,12}",
+    ) {
+        let start = start.index(CHAIN.len());
+        let end = (start + length).min(CHAIN.len());
+        let text = format!("{}{new}{}", &CHAIN[..start], &CHAIN[end..]);
+        let checked = with(&text, &[], &[]);
+        proptest::prop_assert_eq!(checked.plan.is_some(), !checked.report.has_errors());
+        for problem in &checked.report.diagnostics {
+            if let Some(span) = problem.span {
+                let place = span.start as usize..span.end as usize;
+                proptest::prop_assert!(text.get(place).is_some(), "{:?}", problem);
+            }
+        }
+        proptest::prop_assert!(!checked.report.has_errors() || checked.report.render(Look::Plain, 80).contains("error"));
+    }
 }
 
 #[test]

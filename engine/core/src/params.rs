@@ -23,7 +23,7 @@ pub struct Bindings {
 }
 
 /// How much a value may grow by the params in it: in values and bytes of text.
-const HEAVIEST: usize = 1 << 20;
+const HEAVIEST: usize = 1 << 18;
 
 impl Bindings {
     /// Gives a name its value.
@@ -81,6 +81,14 @@ pub fn is_name(name: &str) -> bool {
         && name
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
+}
+
+/// Whether a node still is a param, because that has no value.
+pub fn is_unknown(node: &Node) -> bool {
+    match &node.shape {
+        Shape::Scalar(scalar) => !scalar.quoted && whole(&scalar.text).is_some(),
+        _ => false,
+    }
 }
 
 /// The name, where a text is a whole `$name` or `${name}`.
@@ -230,6 +238,7 @@ pub fn substitute(
     put_in(node, bindings, problems)
 }
 
+/// Names without a value stay as they are.
 fn put_in(
     node: &Node,
     bindings: &Bindings,
@@ -237,14 +246,17 @@ fn put_in(
 ) -> Result<Node, Reported> {
     let shape = match &node.shape {
         Shape::Scalar(scalar) if scalar.text.contains('$') => {
-            if let Some(bound) = whole(&scalar.text).and_then(|name| bindings.get(name)) {
-                return Ok(Node {
-                    span: node.span,
-                    origin: Some(bound.origin.unwrap_or(bound.span)),
-                    shape: bound.shape.clone(),
-                });
+            match whole(&scalar.text).map(|name| bindings.get(name)) {
+                Some(Some(bound)) => {
+                    return Ok(Node {
+                        span: node.span,
+                        origin: Some(bound.origin.unwrap_or(bound.span)),
+                        shape: bound.shape.clone(),
+                    });
+                }
+                Some(None) => node.shape.clone(),
+                None => Shape::Scalar(splice(node, scalar, bindings, problems)?),
             }
-            Shape::Scalar(splice(node, scalar, bindings, problems)?)
         }
         Shape::Scalar(scalar) => Shape::Scalar(scalar.clone()),
         Shape::List(items) => {
@@ -295,7 +307,7 @@ fn splice(
                     _ => return Err(cannot_splice(node, name, bound, problems)),
                 },
                 Some(bound) => return Err(cannot_splice(node, name, bound, problems)),
-                None => return Err(Reported),
+                None => return Ok(scalar.clone()),
             },
         }
     }

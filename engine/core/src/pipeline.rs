@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::diagnostic::{Diagnostic, suggest};
+use crate::diagnostic::{Diagnostic, nearest, suggest};
 use crate::node::{Entry, Meaning, Node, Shape, Span};
 use crate::params::is_name;
 use crate::plan::{DeviceChoice, StageSettings};
@@ -127,7 +127,8 @@ pub fn read<'n>(node: &'n Node, kinds: Kinds, problems: &mut Vec<Diagnostic>) ->
                 .help("begin the file with `taper: 1`: it says which rules the file follows"),
         );
     }
-    if node.get("stages").is_none() {
+    let meant = |entry: &Entry| nearest(&entry.key, KEYS) == Some("stages");
+    if !entries.iter().any(meant) {
         problems.push(no_stages(start, "`stages` is missing"));
     }
     pipeline
@@ -304,11 +305,18 @@ pub fn settings(
                 settings.frozen = frozen;
                 Ok(())
             }
-            _ => Err(Wrong::new(format!(
-                "`{name}` wants {}, found {}",
-                wanted(name),
-                value.describe()
-            ))),
+            _ => Err(Wrong {
+                help: match (name, text) {
+                    ("frozen", Some("yes" | "on")) => Some("write true".to_owned()),
+                    ("frozen", Some("no" | "off")) => Some("write false".to_owned()),
+                    _ => None,
+                },
+                ..Wrong::new(format!(
+                    "`{name}` wants {}, found {}",
+                    wanted(name),
+                    value.describe()
+                ))
+            }),
         };
         if let Err(wrong) = outcome {
             let mut problem =

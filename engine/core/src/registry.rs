@@ -11,11 +11,11 @@ use crate::canonical::{
     CanonicalError, Found, FoundAt, Value, from_value, references, to_value, to_value_with,
 };
 use crate::deserialize::{ReadError, from_node};
-use crate::diagnostic::{Diagnostic, nearest};
+use crate::diagnostic::Diagnostic;
 use crate::kind::{Context, Kind, Makes, Outside, Stage, StageError};
 use crate::node::{Entry, Node};
 use crate::pipeline::StageText;
-use crate::schema::{self, Definitions};
+use crate::schema::{self, Definitions, NamedInput};
 
 /// A [`Kind`] as an object. Implemented for every kind; not to be implemented by hand.
 pub trait AnyKind: Send + Sync + 'static {
@@ -234,11 +234,6 @@ impl Kinds {
     pub fn iter(self) -> impl Iterator<Item = &'static dyn AnyKind> {
         self.0.iter().copied()
     }
-
-    /// The name of a kind that `name` may have been meant to be.
-    pub fn nearest(self, name: &str) -> Option<&'static str> {
-        nearest(name, self.iter().map(AnyKind::name))
-    }
 }
 
 impl Kinds {
@@ -262,6 +257,15 @@ impl Kinds {
     }
 }
 
+/// Whether all params in a stage have values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParamValues {
+    /// All have.
+    All,
+    /// Some have; what is wrong with the others is reported.
+    Some,
+}
+
 /// The schemas of all kinds of a program.
 pub struct Catalogue {
     kinds: BTreeMap<&'static str, (KindSchemas, Vec<String>)>,
@@ -281,12 +285,17 @@ impl Catalogue {
 
     /// Reads what stands below the kind of a stage: its parameters and, side by side with them, the kind's
     /// settings. Reports everything that does not fit.
+    ///
+    /// # Errors
+    /// The names of stages that are in it all the same; this is all that is told where not every param has a
+    /// value.
     pub fn read(
         &self,
         stage: &StageText<'_>,
         body: &Node,
+        values: ParamValues,
         problems: &mut Vec<Diagnostic>,
-    ) -> Option<Arc<dyn AnyParams>> {
+    ) -> Result<Arc<dyn AnyParams>, Vec<NamedInput>> {
         let Some(entries) = body.entries() else {
             let message = format!(
                 "`{}` wants a map of its parameters, found {}",
@@ -297,9 +306,11 @@ impl Catalogue {
                 Diagnostic::error("wrong-type", body.span, message)
                     .help(format!("an example: {}", stage.kind.example().trim())),
             );
-            return None;
+            return Err(Vec::new());
         };
-        let (schemas, names) = self.kinds.get(stage.kind.name())?;
+        let Some((schemas, names)) = self.kinds.get(stage.kind.name()) else {
+            return Err(Vec::new());
+        };
         let (settings, params): (Vec<Entry>, Vec<Entry>) = entries
             .iter()
             .cloned()
@@ -318,20 +329,21 @@ impl Catalogue {
         };
         let mut found = check(&schemas.params, also_known.as_slice(), &params);
         if !also_known.is_empty() {
-            found.extend(check(&schemas.settings, &[], &settings));
+            let settings = check(&schemas.settings, &[], &settings);
+            found.problems.extend(settings.problems);
         }
-        if !found.is_empty() {
-            problems.extend(found);
-            return None;
+        if !found.problems.is_empty() || values == ParamValues::Some {
+            problems.extend(found.problems);
+            return Err(found.inputs);
         }
         match stage.kind.read(&params, &settings) {
-            Ok(params) => Some(params),
+            Ok(params) => Ok(params),
             Err(error) => {
                 let span = error.span.unwrap_or(stage.kind_span);
                 problems.push(
                     Diagnostic::error("bad-value", span, error.message).maybe_help(error.help),
                 );
-                None
+                Err(found.inputs)
             }
         }
     }

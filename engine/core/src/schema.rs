@@ -5,9 +5,12 @@
 //! written as its bare name, and the names of stages and paths are told apart from other texts.
 
 use serde_json::{Map, Value};
+use taper_cache::ArtifactType;
 
 use crate::diagnostic::{Diagnostic, either, list, suggest};
 use crate::node::{Entry, Meaning, Node, Shape, Span};
+use crate::params::is_unknown;
+use crate::pipeline::SETTINGS;
 
 /// The definitions that `$ref`s name.
 pub type Definitions = Map<String, Value>;
@@ -20,17 +23,37 @@ pub fn validate(
     also_known: &[&str],
     name: &str,
     node: &Node,
-) -> Vec<Diagnostic> {
+) -> Walked {
     let mut walk = Walk {
         definitions,
-        problems: Vec::new(),
+        walked: Walked::default(),
     };
     let place = Place {
         span: node.span,
         name,
     };
     walk.map(walk.resolve(schema), node, place, also_known);
-    walk.problems
+    walk.walked
+}
+
+/// What was seen on the way.
+#[derive(Default)]
+pub struct Walked {
+    /// What does not fit.
+    pub problems: Vec<Diagnostic>,
+    /// Every text that names a stage.
+    pub inputs: Vec<NamedInput>,
+}
+
+/// A text that names a stage.
+#[derive(Clone, Debug)]
+pub struct NamedInput {
+    /// The text.
+    pub node: Node,
+    /// The parameter that it is the value of.
+    pub name: String,
+    /// The artifact types that are taken.
+    pub types: Vec<ArtifactType>,
 }
 
 /// The keys of an object schema.
@@ -46,7 +69,7 @@ pub fn keys<'s>(definitions: &'s Definitions, schema: &'s Value) -> Vec<&'s str>
 pub fn resolved<'s>(definitions: &'s Definitions, schema: &'s Value) -> &'s Value {
     let walk = Walk {
         definitions,
-        problems: Vec::new(),
+        walked: Walked::default(),
     };
     walk.resolve(schema)
 }
@@ -55,7 +78,7 @@ pub fn resolved<'s>(definitions: &'s Definitions, schema: &'s Value) -> &'s Valu
 pub fn wants<'s>(definitions: &'s Definitions, schema: &'s Value) -> String {
     let walk = Walk {
         definitions,
-        problems: Vec::new(),
+        walked: Walked::default(),
     };
     either(&in_words(&walk.alternatives(schema)))
 }
@@ -69,7 +92,7 @@ struct Place<'n> {
 
 struct Walk<'s> {
     definitions: &'s Definitions,
-    problems: Vec<Diagnostic>,
+    walked: Walked,
 }
 
 /// One way to be right.
@@ -103,10 +126,14 @@ impl<'s> Walk<'s> {
         if let Some(origin) = node.origin {
             problem = problem.related(origin, "the value is given here");
         }
-        self.problems.push(problem);
+        self.walked.problems.push(problem);
     }
 
     fn value(&mut self, schema: &'s Value, node: &Node, place: Place<'_>) {
+        if is_unknown(node) {
+            // It is reported already that the param has no value.
+            return;
+        }
         let schema = self.resolve(schema);
         if schema.get("allOf").is_some() {
             for part in branches(schema, "allOf") {
@@ -180,7 +207,9 @@ impl<'s> Walk<'s> {
                     None => self.unknown_choice(text, node.span, &known, place),
                 }
             }
-            (Shape::Map(entries), _) if fits.is_empty() && !known.is_empty() => {
+            (Shape::Map(entries), _)
+                if fits.is_empty() && (!choices.is_empty() || is_word(entries, &words)) =>
+            {
                 self.choice(entries, node, &words, &choices, place);
             }
             _ => match fits.as_slice() {
@@ -196,13 +225,15 @@ impl<'s> Walk<'s> {
         let attempts = schemas.iter().map(|schema| {
             let mut attempt = Self {
                 definitions: self.definitions,
-                problems: Vec::new(),
+                walked: Walked::default(),
             };
             attempt.plain(schema, node, place);
-            attempt.problems
+            attempt.walked
         });
-        let best = attempts.min_by_key(Vec::len).unwrap_or_default();
-        self.problems.extend(best);
+        let best = attempts.min_by_key(|walked| walked.problems.len());
+        let best = best.unwrap_or_default();
+        self.walked.problems.extend(best.problems);
+        self.walked.inputs.extend(best.inputs);
     }
 
     /// A bare name: what it holds has to have defaults throughout.
@@ -230,15 +261,17 @@ impl<'s> Walk<'s> {
             .collect();
         let [entry] = entries else {
             let found = list(entries.iter().map(|entry| entry.key.as_str()));
-            let chosen = entries
+            let chosen: Vec<&str> = entries
                 .iter()
-                .find(|entry| known.contains(&entry.key.as_str()));
-            let help = match chosen {
-                Some(chosen) => format!(
-                    "what belongs to `{0}` stands below it: `{0}: {{ … }}`",
-                    chosen.key
-                ),
-                None => format!("there are {}", list(known)),
+                .map(|entry| entry.key.as_str())
+                .filter(|key| known.contains(key))
+                .collect();
+            let help = match chosen.as_slice() {
+                [] => format!("there are {}", list(known)),
+                [chosen] => {
+                    format!("what belongs to `{chosen}` stands below it: `{chosen}: {{ … }}`")
+                }
+                several => format!("keep {}", either(several)),
             };
             let message = match entries {
                 [] => format!("{} wants one choice, found an empty map", named(place)),
@@ -250,7 +283,7 @@ impl<'s> Walk<'s> {
                 place.span
             };
             let problem = Diagnostic::error("wrong-choice", span, message).help(help);
-            return self.problems.push(problem);
+            return self.walked.problems.push(problem);
         };
         match choices.iter().find(|(name, _)| *name == entry.key) {
             Some((name, payload)) => {
@@ -279,7 +312,8 @@ impl<'s> Walk<'s> {
     fn unknown_choice(&mut self, name: &str, span: Span, known: &[&str], place: Place<'_>) {
         let message = format!("{} cannot be `{name}`", named(place));
         let help = suggest(name, "it can be", known.iter().copied());
-        self.problems
+        self.walked
+            .problems
             .push(Diagnostic::error("unknown-choice", span, message).maybe_help(help));
     }
 
@@ -334,6 +368,15 @@ impl<'s> Walk<'s> {
                 self.range(schema, node, number, place);
             }
             (_, Some(Meaning::Text(text))) => {
+                let types = branches(schema, "x-taper-input").filter_map(Value::as_str);
+                let types: Vec<_> = types.filter_map(|name| name.parse().ok()).collect();
+                if !types.is_empty() {
+                    self.walked.inputs.push(NamedInput {
+                        node: node.clone(),
+                        name: place.name.to_owned(),
+                        types,
+                    });
+                }
                 let least = schema.get("minLength").and_then(Value::as_u64);
                 if least.is_some_and(|least| (text.chars().count() as u64) < least) {
                     let message = format!("{} must not be so short", named(place));
@@ -433,9 +476,16 @@ impl<'s> Walk<'s> {
                     let known = properties.into_iter().flat_map(Map::keys);
                     let known = known.map(String::as_str).chain(also_known.iter().copied());
                     let message = format!("{} has no parameter `{}`", named(place), entry.key);
-                    let help = suggest(&entry.key, "it has", known);
+                    let help = if SETTINGS.contains(&entry.key.as_str()) {
+                        Some(format!(
+                            "`{}` stands beside the kind, not below it",
+                            entry.key
+                        ))
+                    } else {
+                        suggest(&entry.key, "it has", known)
+                    };
                     let problem = Diagnostic::error("unknown-key", entry.key_span, message);
-                    self.problems.push(problem.maybe_help(help));
+                    self.walked.problems.push(problem.maybe_help(help));
                 }
                 (None, Some(schema)) if schema.is_object() => {
                     self.value(schema, &entry.value, below);
@@ -453,7 +503,7 @@ impl<'s> Walk<'s> {
             let message = format!("`{name}` is missing in {}", named(place));
             let problem = Diagnostic::error("missing-key", place.span, message);
             let help = wanted.map(|wants| format!("`{name}` wants {wants}"));
-            self.problems.push(problem.maybe_help(help));
+            self.walked.problems.push(problem.maybe_help(help));
         }
         let least = schema.get("minProperties").and_then(Value::as_u64);
         if least.is_some_and(|least| (entries.len() as u64) < least) {
@@ -478,6 +528,11 @@ fn in_words(alternatives: &[Alternative<'_>]) -> Vec<String> {
         }
     }
     wants
+}
+
+/// Whether a map is a choice that takes no parameters, written like one that does: `{linear: {}}`.
+fn is_word(entries: &[Entry], words: &[&str]) -> bool {
+    matches!(entries, [entry] if words.contains(&entry.key.as_str()))
 }
 
 fn named(place: Place<'_>) -> String {

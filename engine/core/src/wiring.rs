@@ -14,7 +14,7 @@ use taper_cache::ArtifactType;
 use crate::canonical::Found;
 use crate::check::{Draft, Drafts, too_many_variants};
 use crate::diagnostic::{Diagnostic, either, list, suggest, with_article};
-use crate::kind::{InputKind, Makes, Reference};
+use crate::kind::{InputKind, LocalKind, Makes, Reference};
 use crate::matrix::{self, Combination, Dimension};
 use crate::node::{Node, Span};
 use crate::pipeline::inside;
@@ -48,50 +48,59 @@ pub(crate) fn check(
 ) {
     let names = by_name(stages);
     for stage in stages {
-        for draft in &stage.drafts {
-            for reference in &stage_references(draft) {
-                match reference {
-                    Referred::Input { name, .. } if unread.contains(&split(name).0) => {}
-                    Referred::Input { name, node, wanted } => {
-                        problems.extend(input_problem(stages, &names, stage, name, node, wanted));
-                    }
-                    Referred::Local { path, node } => {
-                        problems.extend(local_problem(path, node, root));
-                    }
-                }
-            }
+        let mut inputs: Vec<Wanted<'_>> = Vec::new();
+        for loose in &stage.loose {
+            inputs.extend(loose.node.as_text().map(|reference| Wanted {
+                reference,
+                node: &loose.node,
+                param: &loose.name,
+                types: &loose.types,
+            }));
         }
+        for draft in &stage.drafts {
+            inputs.extend(wanted_inputs(draft));
+            let locals = draft.references.iter().filter_map(|at| match &at.found {
+                Found::Local(LocalKind {
+                    reference: Reference::Name(path),
+                    ..
+                }) => Some((path, draft.body.at(&at.path))),
+                _ => None,
+            });
+            problems.extend(locals.filter_map(|(path, node)| local_problem(path, node, root)));
+        }
+        let read = inputs
+            .iter()
+            .filter(|wanted| !unread.contains(&split(wanted.reference).0));
+        problems.extend(read.filter_map(|wanted| input_problem(stages, &names, stage, wanted)));
     }
     exports_of_variants(stages, problems);
 }
 
-enum Referred<'d> {
-    Input {
-        name: &'d str,
-        node: &'d Node,
-        wanted: &'d InputKind,
-    },
-    Local {
-        path: &'d str,
-        node: &'d Node,
-    },
+/// An artifact that a stage wants.
+struct Wanted<'d> {
+    /// As written: `STAGE` or `STAGE.OUTPUT`.
+    reference: &'d str,
+    /// Where it stands.
+    node: &'d Node,
+    /// The parameter.
+    param: &'d str,
+    /// The types that are taken.
+    types: &'d [ArtifactType],
 }
 
-fn stage_references(draft: &Draft) -> Vec<Referred<'_>> {
-    let named = draft.references.iter().filter_map(|at| {
-        let node = draft.body.at(&at.path);
-        match &at.found {
-            Found::Input(wanted) => match &wanted.reference {
-                Reference::Name(name) => Some(Referred::Input { name, node, wanted }),
-                Reference::Artifact(_) => None,
-            },
-            Found::Local(local) => match &local.reference {
-                Reference::Name(path) => Some(Referred::Local { path, node }),
-                Reference::Artifact(_) => None,
-            },
-        }
-    });
-    named.collect()
+fn wanted_inputs(draft: &Draft) -> impl Iterator<Item = Wanted<'_>> {
+    draft.references.iter().filter_map(|at| match &at.found {
+        Found::Input(InputKind {
+            reference: Reference::Name(reference),
+            types,
+        }) => Some(Wanted {
+            reference,
+            node: draft.body.at(&at.path),
+            param: &at.path,
+            types,
+        }),
+        _ => None,
+    })
 }
 
 fn at(node: &Node, code: &'static str, message: String) -> Diagnostic {
@@ -106,10 +115,11 @@ fn input_problem(
     stages: &[Drafts<'_>],
     names: &BTreeMap<&str, usize>,
     stage: &Drafts<'_>,
-    reference: &str,
-    node: &Node,
-    wanted: &InputKind,
+    wanted: &Wanted<'_>,
 ) -> Option<Diagnostic> {
+    let Wanted {
+        reference, node, ..
+    } = *wanted;
     let (name, output) = split(reference);
     if name == stage.text.name {
         let message = format!("the stage `{name}` reads its own artifact");
@@ -147,21 +157,18 @@ fn input_problem(
         if wanted.types.is_empty() || wanted.types.contains(&made) {
             return None;
         }
-        let wants: Vec<_> = wanted
-            .types
-            .iter()
-            .map(|t| with_article(t.name()))
-            .collect();
+        let wants: Vec<_> = wanted.types.iter().map(|wants| in_words(*wants)).collect();
         let message = format!(
-            "`{reference}` makes {}, but {} is wanted here",
+            "`{reference}` makes {}, but `{}` wants {}",
             in_words(made),
+            wanted.param,
             either(&wants)
         );
         let others = stages
             .iter()
             .filter(|other| other.text.name != stage.text.name);
         let fitting: Vec<String> = others
-            .flat_map(|other| makers(other, &wanted.types))
+            .flat_map(|other| makers(other, wanted.types))
             .take(8)
             .collect();
         let help = if fitting.is_empty() {
@@ -333,9 +340,13 @@ pub(crate) fn instances(
         {
             problems.push(several_variants(export, span));
         }
+        let drafts: BTreeMap<&Combination, &Draft> = stage
+            .drafts
+            .iter()
+            .map(|draft| (&draft.combination, draft))
+            .collect();
         for combination in combinations {
-            let own = matrix::restricted(&combination, &stage.own);
-            let draft = stage.drafts.iter().find(|draft| draft.combination == own)?;
+            let draft = drafts.get(&matrix::restricted(&combination, &stage.own))?;
             let instance = plan_one(stage, draft, &combination, dimensions, |reference| {
                 let (name, output) = split(reference);
                 let target = *names.get(name)?;
@@ -426,15 +437,16 @@ fn graph(stages: &[Drafts<'_>]) -> DiGraph<(), Span> {
     for (reader, stage) in stages.iter().enumerate() {
         let mut known = BTreeSet::new();
         for draft in &stage.drafts {
-            for referred in stage_references(draft) {
-                let Referred::Input { name, node, .. } = referred else {
-                    continue;
-                };
-                if let Some(&made_by) = names.get(split(name).0)
+            for wanted in wanted_inputs(draft) {
+                if let Some(&made_by) = names.get(split(wanted.reference).0)
                     && made_by != reader
                     && known.insert(made_by)
                 {
-                    graph.add_edge(NodeIndex::new(made_by), NodeIndex::new(reader), node.span);
+                    graph.add_edge(
+                        NodeIndex::new(made_by),
+                        NodeIndex::new(reader),
+                        wanted.node.span,
+                    );
                 }
             }
         }

@@ -38,14 +38,15 @@ pub fn decode(bytes: &[u8]) -> Result<&str, Box<Diagnostic>> {
             start,
             end: start,
         };
-        let message = match bytes {
-            [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "the file is UTF-16, not UTF-8".to_owned(),
-            _ => format!(
-                "the file is not UTF-8: byte {} is {:#04x}",
-                error.valid_up_to(),
-                bytes[error.valid_up_to()]
-            ),
-        };
+        if let [0xff, 0xfe, ..] | [0xfe, 0xff, ..] = bytes {
+            let problem = Diagnostic::about_file("not-utf8", "it is UTF-16, not UTF-8");
+            return problem.help("save the file as UTF-8").into();
+        }
+        let message = format!(
+            "the file is not UTF-8: byte {} is {:#04x}",
+            error.valid_up_to(),
+            bytes[error.valid_up_to()]
+        );
         Diagnostic::error("not-utf8", place, message)
             .help("save the file as UTF-8")
             .into()
@@ -245,10 +246,12 @@ impl Builder<'_> {
 
     fn refuse(&mut self, tag: Option<&Tag>, span: Span) {
         if let Some(tag) = tag {
+            let written = self.text[span.start as usize..].split_whitespace().next();
+            let written = written.map_or(tag.to_string(), str::to_owned);
             let problem = Diagnostic::error(
                 "yaml-tag",
                 span,
-                format!("the tag `{tag}`: pipelines are plain data, without tags"),
+                format!("`{written}` is a tag: pipelines are plain data, without tags"),
             );
             self.problems
                 .push(problem.help("leave it out; quotes make a text of anything"));
@@ -367,6 +370,7 @@ impl Builder<'_> {
                 key,
             } => match key.take() {
                 None => *key = Some(read_key(node, self.text, &mut self.problems)),
+                Some(key) if key.text.is_empty() => {}
                 Some(key) if key.merges => match merge(node) {
                     Some(more) => merged.extend(more),
                     None => self.problems.push(
