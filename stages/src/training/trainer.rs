@@ -479,7 +479,7 @@ struct Cadence {
 
 impl Cadence {
     /// No more often than this.
-    const SHORTEST: Duration = Duration::from_secs(2);
+    const SHORTEST: Duration = Duration::from_secs(1);
     /// Checkpoints take at most one part in so many of the time.
     const SHARE: u32 = 20;
 
