@@ -104,5 +104,8 @@ fn a_new_kind_gets_its_diagnostics() {
     let checked = taper_engine::check(Kinds::new(KINDS), "measure.yaml", text, None, &options);
     assert!(checked.plan.is_none());
     let said = checked.report.render(taper_engine::Look::Plain, 100);
-    assert!(said.contains("unknown key `dat`") && said.contains("`data`"), "{said}");
+    assert!(
+        said.contains("has no parameter `dat`") && said.contains("`data`"),
+        "{said}"
+    );
 }

@@ -77,28 +77,34 @@ fn it_learns_and_repeats() {
 /// What changes what: by the names of the stages that run.
 #[test]
 fn only_what_a_change_reaches_runs_again() {
-    let small = QUICKSTART
-        .replace("train: 6000, test: 1000", "train: 300, test: 60")
-        .replace("epochs: 4", "epochs: 1");
+    let small = replaced(
+        QUICKSTART,
+        "train: 12000, test: 1000",
+        "train: 300, test: 60",
+    );
+    let small = replaced(&small, "epochs: 8", "epochs: 1");
     let project = Project::with(&small);
     let first = project.run(&[]);
     assert_eq!(Project::executed(&first).len(), 9);
 
     // Nothing of a key: a comment, a description, the order of params, retries, a stage's name.
-    let renamed = small
-        .replace(
-            "params:\n  lr: 2e-3\n  epochs: 1",
-            "params:\n  epochs: 1   # one\n  lr: 0.002",
-        )
-        .replace("Is an English sentence acceptable?", "Is a sentence fine?")
-        .replace("  guesses:\n", "  opinions:\n    retries: 2\n");
-    assert_ne!(small, renamed);
+    let renamed = replaced(
+        &small,
+        "  lr: 3e-3\n  epochs: 1",
+        "  epochs: 1   # one\n  lr: 0.003",
+    );
+    let renamed = replaced(
+        &renamed,
+        "Is an English sentence acceptable?",
+        "Is a sentence fine?",
+    );
+    let renamed = replaced(&renamed, "  guesses:\n", "  opinions:\n    retries: 2\n");
     project.write("p.yaml", &renamed);
     let second = project.run(&[]);
     assert_eq!(Project::executed(&second), Vec::<String>::new());
 
     // A learning rate: the training and what follows it.
-    project.write("p.yaml", &small.replace("lr: 2e-3", "lr: 3e-3"));
+    project.write("p.yaml", &replaced(&small, "lr: 3e-3", "lr: 2e-3"));
     let explained = project.taper(&["explain", "p.yaml", "model"]);
     assert!(
         explained.stdout.contains("0.002") && explained.stdout.contains("0.003"),
@@ -114,10 +120,8 @@ fn only_what_a_change_reaches_runs_again() {
     );
 
     // The seed of the shuffle: everything from there.
-    let reseeded = small.replace(
-        "    shuffle: { data: corpus }",
-        "    shuffle: { data: corpus }\n    seed: 7",
-    );
+    let shuffle = "    shuffle: { data: corpus }";
+    let reseeded = replaced(&small, shuffle, &format!("{shuffle}\n    seed: 7"));
     project.write("p.yaml", &reseeded);
     let fourth = project.run(&[]);
     let ran = Project::executed(&fourth);
@@ -130,4 +134,10 @@ fn only_what_a_change_reaches_runs_again() {
     let lock = project.read("p.lock");
     project.run(&["--set", "lr=4e-3"]);
     assert_eq!(project.read("p.lock"), lock);
+}
+
+/// `text` with `new` in the place of `old`, which has to be there.
+fn replaced(text: &str, old: &str, new: &str) -> String {
+    assert!(text.contains(old), "the quickstart has no `{old}`");
+    text.replace(old, new)
 }

@@ -13,12 +13,12 @@ fn copying(text: &str) -> String {
 stages:
   first:
     command:
-      shell: 'mkdir -p out/words && echo {text} | tr A-Z a-z > out/words/a.txt'
+      shell: 'echo {text} | tr A-Z a-z > out/words/a.txt'
       outputs: {{ words: files }}
   second:
     command:
-      inputs: {{ words: first.words }}
-      shell: 'mkdir -p out/copy && cp in/words/a.txt out/copy/a.txt'
+      inputs: {{ words: first }}
+      shell: 'cp in/words/a.txt out/copy/a.txt'
       outputs: {{ copy: files }}
 "
     )
@@ -99,7 +99,13 @@ fn what_programs_are_told_has_its_shape() {
 fn people_are_told_what_happened() {
     let project = Project::with(&copying("hello"));
     let planned = project.taper(&["plan", "p.yaml"]);
-    insta::assert_snapshot!(stable(&planned.stdout, &project), @"");
+    insta::assert_snapshot!(stable(&planned.stdout, &project), @r"
+    stage   kind              because
+    first   command  run      never run
+    second  command  depends  on first
+
+    1 to run, 1 depend on them, 0 cached
+    ");
     let first = project.taper(&["run", "p.yaml"]);
     let second = project.taper(&["run", "p.yaml"]);
     insta::with_settings!({ filters => vec![
@@ -107,18 +113,50 @@ fn people_are_told_what_happened() {
         (r"(?m) +$", ""),
         (r"  +TIME", "  TIME"),
     ] }, {
-        insta::assert_snapshot!(stable(&first.stdout, &project), @"");
-        insta::assert_snapshot!(stable(&first.stderr, &project), @"");
-        insta::assert_snapshot!(stable(&second.stdout, &project), @"");
+        insta::assert_snapshot!(stable(&first.stdout, &project), @r"
+        stage   kind           time
+        first   command  ran  TIME
+        second  command  ran  TIME
+
+        run ############  2 ran, TIME
+        ");
+        insta::assert_snapshot!(stable(&first.stderr, &project), @r"
+        start first command
+        done  first command TIME
+        start second command
+        done  second command TIME
+        ");
+        insta::assert_snapshot!(stable(&second.stdout, &project), @r"
+        up to date: 2 stages, TIME
+        run ############
+        ");
         assert_eq!(second.stderr, "");
     });
     let graph = project.taper(&["graph", "p.yaml"]);
-    insta::assert_snapshot!(graph.stdout, @"");
+    insta::assert_snapshot!(graph.stdout, @r"
+    stage   kind             reads
+    first   command  cached
+    second  command  cached  first
+    ");
     let graph = project.taper(&["graph", "p.yaml", "--format", "mermaid"]);
-    insta::assert_snapshot!(graph.stdout, @"");
+    insta::assert_snapshot!(graph.stdout, @r##"
+    flowchart LR
+      s0["first<br><small>command</small>"]:::cached
+      s1["second<br><small>command</small>"]:::cached
+      s0 --> s1
+      classDef cached fill:#e9f5ee,stroke:#009e73
+      classDef run fill:#fdf0e6,stroke:#d55e00
+      classDef depends fill:#f4f7fa,stroke:#adb5bd
+    "##);
     project.write("p.yaml", &copying("other"));
     let explained = project.taper(&["explain", "p.yaml", "second"]);
-    insta::assert_snapshot!(stable(&explained.stdout, &project), @"");
+    insta::assert_snapshot!(stable(&explained.stdout, &project), @r"
+    second depends on stages that run first
+
+    first runs
+    ingredient    old                                        new
+    params.shell  echo hello | tr A-Z a-z > out/words/a.txt  echo other | tr A-Z a-z > out/words/a.txt
+    ");
 }
 
 #[test]
@@ -129,9 +167,9 @@ stages:
   bad:
     command: { shell: 'echo no such luck >&2; exit 3', outputs: { a: files } }
   after:
-    command: { inputs: { a: bad.a }, shell: 'true', outputs: { b: files } }
+    command: { inputs: { a: bad }, shell: 'true', outputs: { b: files } }
   beside:
-    command: { shell: 'echo fine > out/c', outputs: { c: files } }
+    command: { shell: 'echo fine > out/c/d', outputs: { c: files } }
 ",
     );
     let ran = project.taper(&["run", "p.yaml", "--keep-going", "--json"]);
@@ -179,7 +217,7 @@ fn exports_stay_in_the_project() {
     }
     let project = Project::with(&exporting("results/words"));
     project.run(&[]);
-    assert_eq!(project.read("results/words/words/a.txt"), "hello\n");
+    assert_eq!(project.read("results/words/a.txt"), "hello\n");
     let linked = Project::with(&exporting("link/words"));
     let outside = tempfile::tempdir().expect("a folder");
     std::os::unix::fs::symlink(outside.path(), linked.path().join("link")).expect("linked");
@@ -195,7 +233,7 @@ fn artifacts_are_looked_into_and_exported_by_name() {
     let run = run["run"].as_str().expect("an id");
     assert_eq!(project.taper(&["cat", "p.yaml:second"]).stdout, "hello\n");
     let listed = project.taper(&["cat", &format!("{}:second", &run[..6]), "--list"]);
-    assert!(listed.stdout.contains("copy/a.txt"), "{}", listed.stdout);
+    assert!(listed.stdout.contains("a.txt"), "{}", listed.stdout);
     let wrong = project.taper(&["cat", "p.yaml:secnd"]);
     assert!(
         wrong.stderr.contains("did you mean `second`?"),
@@ -203,9 +241,9 @@ fn artifacts_are_looked_into_and_exported_by_name() {
         wrong.stderr
     );
     project.json(&["export", "p.yaml:second", "there", "--json"]);
-    assert_eq!(project.read("there/copy/a.txt"), "hello\n");
+    assert_eq!(project.read("there/a.txt"), "hello\n");
     project.json(&["export", &run[..12], "all", "--json"]);
-    assert_eq!(project.read("all/first/words/a.txt"), "hello\n");
+    assert_eq!(project.read("all/first/a.txt"), "hello\n");
 }
 
 #[test]
@@ -251,7 +289,7 @@ fn a_command_that_does_not_repeat_differs() {
         "taper: 1
 stages:
   clock:
-    command: { shell: 'mkdir out/a && cat /proc/sys/kernel/random/uuid > out/a/b', outputs: { a: files } }
+    command: { shell: 'cat /proc/sys/kernel/random/uuid > out/a/b', outputs: { a: files } }
 ",
     );
     let report = project.run(&[]);
@@ -277,7 +315,7 @@ fn independent_stages_run_side_by_side() {
     let mut pipeline = String::from("taper: 1\nstages:\n");
     for number in 0..10 {
         pipeline.push_str(&format!(
-            "  s{number}:\n    command: {{ shell: 'sleep 1; mkdir out/a; echo {number} > out/a/b', outputs: {{ a: files }} }}\n"
+            "  s{number}:\n    command: {{ shell: 'sleep 1; echo {number} > out/a/b', outputs: {{ a: files }} }}\n"
         ));
     }
     let project = Project::with(&pipeline);

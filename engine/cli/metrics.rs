@@ -55,6 +55,10 @@ mod tests {
                 object(json!({"accuracy": 1.0, "mcc": -0.25})),
             ),
         ];
-        insta::assert_snapshot!(table(Style::stdout(When::Never), &stages), @"");
+        insta::assert_snapshot!(table(Style::stdout(When::Never), &stages), @r"
+        metrics  accuracy      mcc
+        scores     0.9500
+        others          1  -0.2500
+        ");
     }
 }

@@ -171,7 +171,7 @@ impl<'c> Reader<'c> {
             return "path".to_owned();
         }
         if let Some(name) = target(schema) {
-            return self.named(&name.to_owned());
+            return self.named(name);
         }
         for forms in ["anyOf", "oneOf"] {
             if let Some(forms) = schema[forms].as_array() {

@@ -80,7 +80,10 @@ impl Rows {
     }
 
     /// The table as text, no spaces at the ends of its lines.
-    pub fn finish(self) -> String {
+    pub fn finish(mut self) -> String {
+        for column in self.table.column_iter_mut() {
+            column.set_padding((0, 2));
+        }
         let mut text = String::new();
         for line in self.table.lines() {
             text.push_str(line.trim_end());
@@ -160,6 +163,10 @@ mod tests {
         );
         rows.row([("corpus", Tone::Good), ("1.0 s", Tone::Plain)]);
         rows.row([("a", Tone::Good), ("120 ms", Tone::Plain)]);
-        insta::assert_snapshot!(rows.finish(), @"");
+        insta::assert_snapshot!(rows.finish(), @r"
+        stage     time
+        corpus   1.0 s
+        a       120 ms
+        ");
     }
 }

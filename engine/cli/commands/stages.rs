@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 
 use serde_json::json;
+use taper_engine::diagnostic::suggest;
 
 use crate::exit_code::Exit;
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::reference::pages;
 use crate::table::{Rows, Tone};
-use crate::workplace::KINDS;
 
 /// List the kinds of stages, or explain one: what it does, its parameters, an example.
 ///
@@ -42,9 +42,11 @@ pub fn run(args: Args, output: Output) -> Result<Exit, Failure> {
     if let Some(kind) = &args.kind {
         let Some(index) = pages.iter().position(|page| page.name == kind) else {
             let failure = Failure::usage(format!("there is no kind `{kind}`"));
-            return Err(match KINDS.nearest(kind) {
-                Some(near) => failure.help(format!("did you mean `{near}`?")),
-                None => failure.help("`taper stages` lists them"),
+            let names = pages.iter().map(|page| page.name);
+            let help = suggest(kind, "there are", names);
+            return Err(match help {
+                Some(help) => failure.help(help),
+                None => failure,
             });
         };
         pages = vec![pages.swap_remove(index)];
