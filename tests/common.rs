@@ -1,7 +1,7 @@
 //! Running the program.
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
@@ -35,6 +35,19 @@ pub fn taper(folder: &Path, arguments: &[&str]) -> Ran {
         stdout: text(output.stdout),
         stderr: text(output.stderr),
     }
+}
+
+/// Starts the program in `folder`, its outputs to be read.
+pub fn start(folder: &Path, arguments: &[&str]) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_taper"))
+        .args(arguments)
+        .current_dir(folder)
+        .env_remove("TAPER_CACHE")
+        .env("NO_COLOR", "1")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts")
 }
 
 /// A project in a folder of its own, with its own cache.

@@ -1,10 +1,11 @@
 //! Runs of small commands: early cut-off, exit codes, exports, what programs are told.
 
+use std::io::{BufRead as _, BufReader};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::common::{Project, stable};
+use crate::common::{Project, stable, start};
 
 /// A stage that writes a text, and one that reads it.
 fn copying(text: &str) -> String {
@@ -111,10 +112,10 @@ fn people_are_told_what_happened() {
     insta::with_settings!({ filters => vec![
         (r"\d+(\.\d+)? m?s\b", "TIME"),
         (r"(?m) +$", ""),
-        (r"  +TIME", "  TIME"),
+        (r"  +(TIME|time)", "  $1"),
     ] }, {
         insta::assert_snapshot!(stable(&first.stdout, &project), @r"
-        stage   kind           time
+        stage   kind  time
         first   command  ran  TIME
         second  command  ran  TIME
 
@@ -323,4 +324,46 @@ fn independent_stages_run_side_by_side() {
     project.run(&["--jobs", "10"]);
     let took = started.elapsed();
     assert!(took < Duration::from_secs(5), "{took:?}");
+}
+
+#[test]
+fn ctrl_c_stops_and_keeps_what_is_done() {
+    let project = Project::with(
+        "taper: 1
+stages:
+  quick:
+    command: { shell: 'echo done > out/a/b', outputs: { a: files } }
+  slow:
+    command: { inputs: { a: quick }, shell: 'sleep 60; echo late > out/b/c', outputs: { b: files } }
+",
+    );
+    let mut child = start(project.path(), &["run", "p.yaml", "--json=events"]);
+    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    let slow_started = lines.any(|line| {
+        let line = line.expect("text");
+        line.contains("stage_started") && line.contains("slow")
+    });
+    assert!(slow_started);
+    let asked = Instant::now();
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("asked");
+    assert_eq!(child.wait().expect("it ends").code(), Some(130));
+    assert!(
+        asked.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        asked.elapsed()
+    );
+    let plan = project.json(&["plan", "p.yaml", "--json"]);
+    assert_eq!(plan["stages"][0]["state"], "cached");
+    assert_eq!(plan["stages"][1]["state"], "run");
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let project = Project::new();
+    let mut child = start(project.path(), &["schema"]);
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
 }

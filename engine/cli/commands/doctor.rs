@@ -12,10 +12,17 @@ use crate::workplace::Workplace;
 
 /// Look at the machine: cache, file system, cores, memory, hub. For a report of a problem.
 ///
+/// With --arithmetic, small trainings of every kind of network are done here and compared with the digests
+/// that every machine must come to.
+///
 ///     taper doctor
+///     taper doctor --arithmetic
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
+    /// Compute small trainings and compare their digests.
+    #[arg(long)]
+    arithmetic: bool,
     /// Tell a program: the same by name.
     #[arg(long)]
     json: bool,
@@ -63,6 +70,9 @@ pub fn run(args: Args, output: Output) -> Result<Exit, Failure> {
     facts.extend(machine());
     facts.extend(cache());
     facts.extend(hub());
+    if args.arithmetic {
+        facts.push(arithmetic());
+    }
     let bad = facts.iter().any(|fact| fact.state == State::Bad);
     if args.json {
         let mut object = Map::new();
@@ -83,6 +93,27 @@ pub fn run(args: Args, output: Output) -> Result<Exit, Failure> {
         output.data(rows.finish())?;
     }
     Ok(if bad { Exit::Cache } else { Exit::Done })
+}
+
+/// Trains what every machine must train to the same bytes.
+fn arithmetic() -> Fact {
+    let trainings = taper_nn::proof::trainings();
+    let count = trainings.len();
+    let wrong: Vec<&str> = trainings
+        .iter()
+        .filter(|training| training.expected().as_deref() != Some(training.digest().as_str()))
+        .map(|training| training.name())
+        .collect();
+    match wrong.as_slice() {
+        [] => Fact::new(
+            "arithmetic",
+            format!("{count} trainings came to the committed bytes"),
+        ),
+        wrong => Fact::bad(
+            "arithmetic",
+            format!("other bytes than on other machines: {}", wrong.join(", ")),
+        ),
+    }
 }
 
 fn machine() -> Vec<Fact> {
