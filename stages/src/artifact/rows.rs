@@ -101,10 +101,12 @@ mod tests {
         writer.write(&batch).expect("written");
         writer.finish().expect("finished");
         let table = Table::open(&path, "a").expect("whole");
-        let two = serde_json::to_string(&table.first_rows(2)).expect("JSON");
         assert_eq!(
-            two,
-            r#"[{"ids":[1,2],"label":1,"long":true,"text":"a"},{"ids":[],"label":0,"long":false,"text":"b"}]"#
+            serde_json::json!(table.first_rows(2)),
+            serde_json::json!([
+                {"ids": [1, 2], "label": 1, "long": true, "text": "a"},
+                {"ids": [], "label": 0, "long": false, "text": "b"},
+            ])
         );
         assert_eq!(table.first_rows(9).len(), 3);
         assert_eq!(table.first_rows(9)[2]["ids"], Value::Null);
