@@ -8,7 +8,7 @@
 //! 2. [`Surroundings::open`] finds the project, its cache and the pipeline's lock. Before it is shared, set
 //!    [`Surroundings::offline`], [`Surroundings::device`], and [`Surroundings::stop`], a flag that ends
 //!    the run at the next safe point. [`Events`] are all that a reporter sees.
-//! 3. [`run`] brings stages up to date with an [`Executor`] ([`LocalExecutor`] for this process), and gives
+//! 3. [`run()`] brings stages up to date with an [`Executor`] ([`LocalExecutor`] for this process), and gives
 //!    a [`RunReport`]; [`RunReport::end`] decides the exit code. [`forecast`] says what it would do, and why:
 //!    `plan` and `explain`.
 //! 4. [`restore`] and [`rerun`] reproduce a run from its record, which
