@@ -17,11 +17,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use crate::error::{CacheError, Lookup};
+use crate::error::{CacheError, Lookup, NOT_AS_WRITTEN};
 use crate::files::{self, Existing};
 use crate::manifest::{ArtifactType, Manifest};
-use crate::store::is_loop;
-use crate::{Digest, Key, Store};
+use crate::{Digest, Key, Store, planted};
 
 /// What a key made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,26 +137,14 @@ impl Store {
     /// # Errors
     /// Where the file system refuses.
     pub fn action(&self, key: &Key) -> Result<Lookup<Action>, CacheError> {
-        let path = self.layout().action(key);
-        let bytes = match files::read_if_there(&path) {
-            Ok(None) => return Ok(Lookup::Missing),
-            Ok(Some(bytes)) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::InvalidData || is_loop(&error) => {
-                return Ok(Lookup::Damaged(
-                    self.set_aside(&path, "it is not a plain file"),
-                ));
-            }
-            Err(error) => return Err(CacheError::io("read", path)(error)),
-        };
-        match Action::from_bytes(&bytes) {
-            Some(action) if action.key == *key => Ok(Lookup::Found(action)),
-            Some(_) => Ok(Lookup::Damaged(
-                self.set_aside(&path, "it is another key's"),
-            )),
-            None => Ok(Lookup::Damaged(
-                self.set_aside(&path, "its bytes are not those that were written"),
-            )),
-        }
+        self.look_up(
+            &self.layout().action(key),
+            |bytes| match Action::from_bytes(bytes) {
+                Some(action) if action.key == *key || planted("key-unchecked") => Ok(action),
+                Some(_) => Err("it is another key's".to_owned()),
+                None => Err(NOT_AS_WRITTEN.to_owned()),
+            },
+        )
     }
 
     /// Keeps an action whose blobs are in the cache already, with its manifests.
@@ -203,7 +190,7 @@ impl Store {
 
     /// Whether every blob of an artifact is there with its size. Reads nothing.
     pub fn has_blobs(&self, manifest: &Manifest) -> bool {
-        manifest.blobs.values().all(|blob| self.has_blob(blob))
+        planted("blobs-unchecked") || manifest.blobs.values().all(|blob| self.has_blob(blob))
     }
 }
 

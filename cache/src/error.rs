@@ -20,6 +20,9 @@ pub enum CacheError {
         /// Why not.
         source: io::Error,
     },
+    /// A folder could not be synced earlier.
+    #[error("what was written may not outlive a power cut: the system could not write it")]
+    NotDurable,
     /// The folder was made by a program that knows more than this one.
     #[error("{} has the format `{found}`, which this program does not know: a newer taper made it", path.display())]
     UnknownFormat {
@@ -127,6 +130,9 @@ impl fmt::Display for Damage {
         Ok(())
     }
 }
+
+/// What is wrong with a file whose seal does not hold.
+pub(crate) const NOT_AS_WRITTEN: &str = "its bytes are not those that were written";
 
 /// What a look into the cache gives.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,8 +1,10 @@
 //! Artifacts as plain files in the work tree.
 //!
 //! Nothing is written outside the folder that was given: names are walked part by part from an open folder,
-//! links are never followed, and a file is written beside and renamed. So a folder that another program
-//! swaps for a link meanwhile leads nowhere. What was written is read back and compared with its digest.
+//! links are never followed, and a file is written in the cache, or beside where the cache is on another file
+//! system, and renamed. So a folder that another program swaps for a link meanwhile leads nowhere, and a kill
+//! leaves nothing in the work tree. What was written is read back and compared with its digest. Names are
+//! durable after [`Store::sync`].
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -13,10 +15,11 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::error::CacheError;
+use crate::error::{CacheError, Damage, is_absent};
 use crate::files;
 use crate::manifest::{Blob, Manifest};
-use crate::{BlobName, Store};
+use crate::store::is_no_file;
+use crate::{BlobName, Store, planted};
 
 /// What an export did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -84,16 +87,58 @@ impl Store {
             return Err(refusal(&path, "it names no file"));
         };
         let mut folder = open_base(base)?;
+        let mut place = base.to_path_buf();
         for part in folders {
-            folder = descend(&folder, part, &path)?;
+            let made;
+            (folder, made) = descend(&folder, part, &path)?;
+            if made {
+                self.inner.unsynced.note(&place);
+            }
+            place.push(part);
         }
         if is_there(&folder, name, blob, &path)? {
             exported.unchanged += 1;
             return Ok(());
         }
-        self.write_beside(&folder, name, blob, &base.join(&path))?;
+        if planted("exported-in-place") {
+            fs_err::copy(self.layout().blob(&blob.digest), base.join(&path))
+                .map_err(CacheError::io("write", &path))?;
+        } else if planted("exported-beside") {
+            self.write_beside(&folder, name, blob, &base.join(&path))?;
+        } else {
+            self.write_to(&folder, name, blob, &base.join(&path))?;
+        }
+        if !planted("export-unsynced") {
+            self.inner.unsynced.note(&place);
+        }
         exported.written.push(path);
         Ok(())
+    }
+
+    /// Writes a blob and renames it to its name in `folder`.
+    fn write_to(
+        &self,
+        folder: &OwnedFd,
+        name: &OsStr,
+        blob: &Blob,
+        shown: &Path,
+    ) -> Result<(), CacheError> {
+        if let Ok(_keeping) = self.keeping()
+            && let Ok(mut file) = files::temporary(&self.layout().staging(), 0o666)
+        {
+            self.fill(file.as_file_mut(), blob, shown)?;
+            let placed = rustix::fs::renameat(rustix::fs::CWD, file.path(), folder, name);
+            match placed {
+                Ok(()) => {
+                    // It has been moved away: nothing is left to remove.
+                    let _ = file.into_temp_path().keep();
+                    return Ok(());
+                }
+                Err(Errno::XDEV) => {}
+                Err(errno) => return Err(CacheError::io("write", shown)(errno.into())),
+            }
+        }
+        self.write_beside(folder, name, blob, shown)
     }
 
     fn write_beside(
@@ -112,7 +157,7 @@ impl Store {
         let file = rustix::fs::openat(folder, &beside, flags, Mode::from_raw_mode(0o666))
             .map_err(failed)?;
         let placed = self
-            .fill(File::from(file), blob, shown)
+            .fill(&mut File::from(file), blob, shown)
             .and_then(|()| rustix::fs::renameat(folder, &beside, folder, name).map_err(failed));
         if placed.is_err() {
             let _ = rustix::fs::unlinkat(folder, &beside, AtFlags::empty());
@@ -120,15 +165,29 @@ impl Store {
         placed
     }
 
-    fn fill(&self, mut file: File, blob: &Blob, shown: &Path) -> Result<(), CacheError> {
+    fn fill(&self, file: &mut File, blob: &Blob, shown: &Path) -> Result<(), CacheError> {
         let source = self.layout().blob(&blob.digest);
-        let (mut from, _) = files::open(&source).map_err(CacheError::io("read", &source))?;
-        let written = files::clone(&mut from, &mut file)
+        let (mut from, _) = match files::open(&source) {
+            Ok(opened) => opened,
+            Err(error) if is_absent(&error) => {
+                return Err(CacheError::Damaged(Damage {
+                    path: source,
+                    why: "it is missing".to_owned(),
+                    aside: None,
+                }));
+            }
+            Err(error) if is_no_file(&error) => {
+                let damage = self.set_aside(&source, "it is not a plain file");
+                return Err(CacheError::Damaged(damage));
+            }
+            Err(error) => return Err(CacheError::io("read", source)(error)),
+        };
+        let written = files::clone(&mut from, file)
             .and_then(|()| file.seek(SeekFrom::Start(0)))
-            .and_then(|_| files::digest(&mut file, blob.size))
+            .and_then(|_| files::digest(file, blob.size))
             .and_then(|found| file.sync_all().map(|()| found));
         let (digest, _) = written.map_err(CacheError::io("write", shown))?;
-        if digest == blob.digest {
+        if digest == blob.digest || planted("export-unverified") {
             return Ok(());
         }
         Err(CacheError::Damaged(
@@ -232,16 +291,18 @@ fn open_base(base: &Path) -> Result<OwnedFd, CacheError> {
         .map_err(|errno| CacheError::io("open", base)(errno.into()))
 }
 
-/// Opens the folder `part` of `folder`, made where it is missing.
-fn descend(folder: &OwnedFd, part: &OsStr, path: &Path) -> Result<OwnedFd, CacheError> {
+/// Opens the folder `part` of `folder`, made where it is missing; whether it was.
+fn descend(folder: &OwnedFd, part: &OsStr, path: &Path) -> Result<(OwnedFd, bool), CacheError> {
     let failed = |errno: Errno| CacheError::io("make the folders of", path)(errno.into());
-    match rustix::fs::mkdirat(folder, part, Mode::from_raw_mode(0o777)) {
-        Ok(()) | Err(Errno::EXIST) => {}
+    let made = match rustix::fs::mkdirat(folder, part, Mode::from_raw_mode(0o777)) {
+        Ok(()) => true,
+        Err(Errno::EXIST) => false,
         Err(errno) => return Err(failed(errno)),
-    }
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    };
+    let mut flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    flags.set(OFlags::NOFOLLOW, !planted("export-follows"));
     match rustix::fs::openat(folder, part, flags, Mode::empty()) {
-        Ok(opened) => Ok(opened),
+        Ok(opened) => Ok((opened, made)),
         Err(Errno::LOOP | Errno::NOTDIR) => Err(refusal(
             path,
             format!(

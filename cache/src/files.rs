@@ -7,15 +7,17 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{Mode, OFlags};
 
 use crate::Digest;
 use crate::error::{CacheError, is_absent};
+use crate::planted;
 
 /// What tells one state of a file from another without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Identity {
+pub struct Identity {
     device: u64,
     inode: u64,
     size: u64,
@@ -24,6 +26,12 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
+    /// That of the plain file `path`; nothing where there is none any more.
+    pub fn at(path: &Path) -> Option<Self> {
+        let metadata = std::fs::symlink_metadata(path).ok()?;
+        metadata.is_file().then(|| Self::of(&metadata))
+    }
+
     pub(crate) fn of(metadata: &Metadata) -> Self {
         Self {
             device: metadata.dev(),
@@ -37,7 +45,9 @@ impl Identity {
 
 /// Opens a plain file; a link, a pipe or a folder in its place is an error, and never waits.
 pub(crate) fn open(path: &Path) -> io::Result<(File, Metadata)> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let mut flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    flags.set(OFlags::NOFOLLOW, !planted("link-followed"));
+    flags.set(OFlags::NONBLOCK, !planted("pipe-opened"));
     let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
     let metadata = file.metadata()?;
     if metadata.is_file() {
@@ -104,14 +114,22 @@ pub(crate) fn make_passing_folder(path: &Path) -> Result<(), CacheError> {
 
 /// Folders in which names have changed that a power cut could still take back. What is in a file is synced
 /// before it gets its name, so what is lost is lost whole: a file that is not there is made again.
+///
+/// Once a folder could not be synced, nothing that is noted here can ever be said to be durable: what the
+/// system could not write it may have forgotten, so that a second attempt would succeed and mean nothing.
 #[derive(Debug, Default)]
-pub(crate) struct Unsynced(Mutex<BTreeSet<PathBuf>>);
+pub(crate) struct Unsynced {
+    folders: Mutex<BTreeSet<PathBuf>>,
+    failed: AtomicBool,
+}
 
 impl Unsynced {
     /// Remembers that a name in this folder has changed.
     pub(crate) fn note(&self, folder: &Path) {
-        if let Ok(mut folders) = self.0.lock()
+        if let Ok(mut folders) = self.folders.lock()
             && !folders.contains(folder)
+            && !(planted("folder-forgotten")
+                && folder.parent().is_some_and(|it| it.ends_with("blobs")))
         {
             folders.insert(folder.to_path_buf());
         }
@@ -141,14 +159,26 @@ impl Unsynced {
 
     /// Makes all that was noted durable, each folder once.
     pub(crate) fn sync(&self) -> Result<(), CacheError> {
+        if self.failed.load(Ordering::Relaxed) {
+            return Err(CacheError::NotDurable);
+        }
         let folders = self
-            .0
+            .folders
             .lock()
             .map(|mut folders| std::mem::take(&mut *folders));
         for folder in folders.unwrap_or_default() {
+            if planted("no-folder-sync") {
+                continue;
+            }
             match sync_folder(&folder) {
+                Err(_) if planted("folder-error-dropped") => {}
+                Err(_) if planted("folder-synced-again") => sync_folder(&folder)?,
                 Err(CacheError::Io { source, .. }) if is_absent(&source) => {}
-                other => other?,
+                Err(error) => {
+                    self.failed.store(true, Ordering::Relaxed);
+                    return Err(error);
+                }
+                Ok(()) => {}
             }
         }
         Ok(())
@@ -156,7 +186,7 @@ impl Unsynced {
 }
 
 /// Makes the names in a folder durable.
-fn sync_folder(path: &Path) -> Result<(), CacheError> {
+pub(crate) fn sync_folder(path: &Path) -> Result<(), CacheError> {
     let path = if path.as_os_str().is_empty() {
         Path::new(".")
     } else {
@@ -189,12 +219,11 @@ pub(crate) fn write(
 ) -> Result<bool, CacheError> {
     let folder = target.parent().unwrap_or(Path::new("."));
     unsynced.make_folder(folder)?;
-    let mut file = temporary(staging, mode)?;
-    let written = file
-        .as_file_mut()
-        .write_all(bytes)
-        .and_then(|()| file.as_file().sync_all());
-    written.map_err(CacheError::io("write", file.path()))?;
+    if planted("written-in-place") {
+        fs_err::write(target, bytes).map_err(CacheError::io("write", target))?;
+        return Ok(true);
+    }
+    let file = filled(staging, bytes, mode)?;
     let placed = match existing {
         Existing::Replace => file.persist(target).map(|_| true),
         Existing::Keep => match file.persist_noclobber(target) {
@@ -207,6 +236,27 @@ pub(crate) fn write(
         unsynced.note(folder);
     }
     Ok(placed)
+}
+
+/// A new file below `staging` with these bytes, synced. Where that fails it is thrown away.
+pub(crate) fn filled(
+    staging: &Path,
+    bytes: &[u8],
+    mode: u32,
+) -> Result<tempfile::NamedTempFile, CacheError> {
+    let mut file = temporary(staging, mode)?;
+    let mut written = file.as_file_mut().write_all(bytes);
+    if planted("write-error-dropped") {
+        written = Ok(());
+    }
+    if !planted("no-file-sync") {
+        written = written.and_then(|()| file.as_file().sync_all());
+    }
+    if planted("sync-error-dropped") {
+        written = Ok(());
+    }
+    written.map_err(CacheError::io("write", file.path()))?;
+    Ok(file)
 }
 
 /// A new file with a name of its own below `staging`, removed when it is dropped.
@@ -244,7 +294,8 @@ pub(crate) fn unseal(bytes: &[u8]) -> Option<&[u8]> {
     const LENGTH: usize = SEAL.len() + 64 + 1;
     let (text, seal) = bytes.split_at_checked(bytes.len().checked_sub(LENGTH)?)?;
     let hex = seal.strip_prefix(SEAL)?.strip_suffix(b"\n")?;
-    (hex == Digest::of(text).to_string().as_bytes()).then_some(text)
+    let whole = hex == Digest::of(text).to_string().as_bytes() || planted("seal-unchecked");
+    whole.then_some(text)
 }
 
 #[cfg(test)]
@@ -266,14 +317,14 @@ mod tests {
         assert_eq!(read(&target).expect("read"), b"two");
         let left = std::fs::read_dir(&staging).expect("listed").count();
         assert_eq!(left, 0, "nothing stays beside");
-        let noted = unsynced.0.lock().expect("no panic").clone();
+        let noted = unsynced.folders.lock().expect("no panic").clone();
         let below = |name| folder.path().join(name);
         assert_eq!(
             noted,
             [folder.path().to_path_buf(), below("a"), below("a/b")].into()
         );
         unsynced.sync().expect("synced");
-        assert!(unsynced.0.lock().expect("no panic").is_empty());
+        assert!(unsynced.folders.lock().expect("no panic").is_empty());
     }
 
     #[test]

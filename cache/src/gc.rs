@@ -15,7 +15,7 @@ use crate::layout::Shelf;
 use crate::locks::Keeping;
 use crate::runs::names;
 use crate::staging::{IN_USE, remove_folder};
-use crate::{Action, Digest, Key, RunId, Store};
+use crate::{Action, Digest, Key, RunId, Store, planted};
 
 /// What must stay, beside pins and runs: what lock files name.
 #[derive(Clone, Debug, Default)]
@@ -93,7 +93,10 @@ impl Store {
         if !self.exists() {
             return Ok(GcReport::default());
         }
-        let _alone = Keeping::alone(&self.layout().locks());
+        let _alone = match planted("gc-unlocked") {
+            true => Keeping::none(),
+            false => Keeping::alone(&self.layout().locks()),
+        };
         let worths = self.worths(roots)?;
         let (removed, live) = self.choose(roots, options, &worths)?;
         let blobs = self.shelved(Shelf::Blobs)?.named;
@@ -113,6 +116,11 @@ impl Store {
             }
         }
         // Names go before what they name, so that a kill in between leaves nothing that points nowhere.
+        if options.removal == Removal::Real && planted("blobs-removed-first") {
+            for digest in &dead_blobs {
+                remove_file(&self.layout().blob(digest))?;
+            }
+        }
         if options.removal == Removal::Real {
             for key in &removed {
                 self.remove_action(key)?;
@@ -256,7 +264,7 @@ impl Store {
         let mut leftovers = Vec::new();
         for name in names(&layout.staging())? {
             let path = layout.staging().join(name);
-            if !is_in_use(&path.join(IN_USE)) {
+            if !is_in_use(&path.join(IN_USE)) || planted("gc-removes-work") {
                 leftovers.push(path);
             }
         }

@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::error::CacheError;
-use crate::{Key, Store};
+use crate::{Key, Store, planted};
 
 /// Nobody else computes the key while this is held.
 #[derive(Debug)]
@@ -36,6 +36,16 @@ impl Store {
     pub fn try_lock(&self, key: &Key) -> Result<Option<KeyLock>, CacheError> {
         drop(self.keeping()?);
         let path = self.layout().locks().join(format!("key-{key}"));
+        if planted("lock-by-existence") {
+            let file = OpenOptions::new().create_new(true).append(true).open(&path);
+            return Ok(file.ok().map(|file| KeyLock {
+                path,
+                file: Some(file),
+            }));
+        }
+        if planted("key-unlocked") {
+            return Ok(Some(KeyLock { path, file: None }));
+        }
         loop {
             let file = OpenOptions::new()
                 .create(true)
@@ -82,6 +92,11 @@ impl Keeping {
 
     pub(crate) fn alone(locks: &Path) -> Self {
         Self::with(locks, File::lock)
+    }
+
+    /// No lock at all: a bug that is planted.
+    pub(crate) const fn none() -> Self {
+        Self { _file: None }
     }
 
     fn with(locks: &Path, lock: impl Fn(&File) -> std::io::Result<()>) -> Self {

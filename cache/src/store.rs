@@ -9,7 +9,7 @@ use crate::error::{CacheError, Damage, Lookup, relative};
 use crate::files::{self, Existing, Identity, Unsynced};
 use crate::layout::{CACHEDIR_TAG, FORMAT, Layout};
 use crate::locks::Keeping;
-use crate::{Digest, Manifest};
+use crate::{Digest, Manifest, planted};
 
 /// A cache in a folder. Cheap to clone; used from any thread, and by several programs at once.
 #[derive(Clone, Debug)]
@@ -80,8 +80,9 @@ impl Store {
 
     fn prepare(&self) -> Result<(), CacheError> {
         let root = self.layout().root();
+        self.inner.unsynced.make_folder(root)?;
         for folder in [self.layout().staging(), self.layout().locks()] {
-            self.inner.unsynced.make_folder(&folder)?;
+            files::make_passing_folder(&folder)?;
         }
         for (name, text) in [
             ("CACHEDIR.TAG", CACHEDIR_TAG),
@@ -113,6 +114,32 @@ impl Store {
             mode,
             existing,
         )
+    }
+
+    /// Writes a file of the user's, outside the cache, durably and in one step. What a kill leaves lies in the
+    /// cache, where `gc` finds it; beside the file only where the cache cannot be written to, or is on another
+    /// file system.
+    ///
+    /// # Errors
+    /// Where the file system refuses.
+    pub fn write_outside(&self, path: &Path, bytes: &[u8]) -> Result<(), CacheError> {
+        let folder = match path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        if planted("lock-in-place") {
+            return fs_err::write(path, bytes).map_err(CacheError::io("write", path));
+        }
+        let place = |staging: &Path| {
+            let file = files::filled(staging, bytes, 0o666)?;
+            let placed = file.persist(path).map(drop);
+            placed.map_err(|failed| CacheError::io("write", path)(failed.error))
+        };
+        let inside = self
+            .keeping()
+            .and_then(|_keeping| place(&self.layout().staging()));
+        inside.or_else(|_| place(folder))?;
+        files::sync_folder(folder)
     }
 
     /// Makes all that this handle and its clones have kept durable. Until then a power cut, unlike a kill, may
@@ -156,26 +183,31 @@ impl Store {
     /// # Errors
     /// Where the file system refuses.
     pub fn manifest(&self, digest: &Digest) -> Result<Lookup<Manifest>, CacheError> {
-        let path = self.layout().manifest(digest);
-        let bytes = match files::read_if_there(&path) {
-            Ok(None) => return Ok(Lookup::Missing),
-            Ok(Some(bytes)) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::InvalidData || is_loop(&error) => {
-                return Ok(Lookup::Damaged(
-                    self.set_aside(&path, "it is not a plain file"),
-                ));
+        self.look_up(&self.layout().manifest(digest), |bytes| {
+            if Digest::of(bytes) != *digest {
+                return Err("its bytes are not those of its name".to_owned());
             }
+            Manifest::from_bytes(bytes).map_err(|error| error.to_string())
+        })
+    }
+
+    /// Reads a small file of the cache whole; `parse` says what it holds, or why it cannot be what was written.
+    /// What is damaged, or no plain file, is set aside.
+    pub(crate) fn look_up<T>(
+        &self,
+        path: &Path,
+        parse: impl FnOnce(&[u8]) -> Result<T, String>,
+    ) -> Result<Lookup<T>, CacheError> {
+        let parsed = match files::read_if_there(path) {
+            Ok(None) => return Ok(Lookup::Missing),
+            Ok(Some(bytes)) => parse(&bytes),
+            Err(error) if is_no_file(&error) => Err("it is not a plain file".to_owned()),
             Err(error) => return Err(CacheError::io("read", path)(error)),
         };
-        if Digest::of(&bytes) != *digest {
-            return Ok(Lookup::Damaged(
-                self.set_aside(&path, "its bytes are not those of its name"),
-            ));
-        }
-        match Manifest::from_bytes(&bytes) {
-            Ok(manifest) => Ok(Lookup::Found(manifest)),
-            Err(error) => Ok(Lookup::Damaged(self.set_aside(&path, error.to_string()))),
-        }
+        Ok(match parsed {
+            Ok(value) => Lookup::Found(value),
+            Err(why) => Lookup::Damaged(self.set_aside(path, why)),
+        })
     }
 
     /// Keeps a manifest, whose blobs are in the cache already.
@@ -195,9 +227,11 @@ impl Store {
     }
 }
 
-/// Whether a file was refused because it is a link.
-pub(crate) fn is_loop(error: &std::io::Error) -> bool {
-    error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error())
+/// Whether a file was refused because it is a link, a pipe, a folder, or cut while it was read.
+pub(crate) fn is_no_file(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{InvalidData, UnexpectedEof};
+    matches!(error.kind(), InvalidData | UnexpectedEof)
+        || error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error())
 }
 
 #[cfg(test)]

@@ -76,6 +76,9 @@ impl Store {
         for sequence in self.executions()? {
             verification.look(self.execution(sequence)?);
         }
+        for name in names(&self.layout().pins())? {
+            verification.look(self.pinned(&name)?);
+        }
         verification.foreign(self.foreign()?);
         Ok(verification)
     }

@@ -51,6 +51,7 @@ pub fn run(args: Args, output: Output) -> Result<Exit, Failure> {
         let (_, manifest) = place.named_artifact(&args.what)?;
         add(&mut exported, export(&place, &manifest, &base, &target)?);
     }
+    place.store.sync()?;
     if args.json {
         output.json(&json!({
             "written": exported.written,

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use taper_cache::{Action, ArtifactType, Digest, Key, Lookup, Manifest, Store};
+use taper_cache::{Action, ArtifactType, Digest, Key, Lookup, Manifest, Store, planted};
 
 use crate::canonical::{Map, Value};
 use crate::error::EngineError;
@@ -182,6 +182,9 @@ pub fn execute_job(
         Makes::One(artifact_type) => (artifact_type, BTreeMap::new()),
         Makes::Parts(parts) => (ArtifactType::Files, parts),
     };
+    if planted("action-first") {
+        action_first(store, job, &staging.out(), whole)?;
+    }
     let sealed = staging.seal(whole)?;
     check_made(&ingredients.kind, &sealed.manifest, &parts)?;
     let action = Action::new(
@@ -194,6 +197,27 @@ pub fn execute_job(
     store.put_action(&action)?;
     store.clear_scratch(&key)?;
     Ok(action)
+}
+
+/// A bug that is planted: an action that names files which are not in the cache yet.
+fn action_first(
+    store: &Store,
+    job: &Job,
+    out: &std::path::Path,
+    whole: ArtifactType,
+) -> Result<(), StageError> {
+    let mut blobs = BTreeMap::new();
+    for entry in fs_err::read_dir(out)?.flatten() {
+        if entry.path().is_file() {
+            let name = taper_cache::blob_name(out, &entry.path())?;
+            blobs.insert(name, Store::digest_of(&entry.path())?);
+        }
+    }
+    let ingredients = job.ingredients.to_bytes();
+    let manifest = Manifest::new(whole, blobs)?;
+    let kind = job.ingredients.kind.clone();
+    let action = Action::new(kind, ingredients, manifest, BTreeMap::new(), job.needs());
+    Ok(store.put_action(&action)?)
 }
 
 /// Whether a stage left what it promised.

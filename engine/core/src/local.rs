@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use taper_cache::{ArtifactType, BlobName, Lookup, Manifest, Store, blob_name};
+use taper_cache::{ArtifactType, BlobName, Identity, Lookup, Manifest, Store, blob_name};
 
 use crate::kind::StageError;
 use crate::plan::PlannedLocal;
@@ -133,16 +133,19 @@ fn below(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// The artifact that files of the project are, without keeping them.
+/// The artifact that files of the project are, without keeping them, and the state in which each was.
 ///
 /// # Errors
 /// Where one cannot be read.
-pub fn hash(files: &BTreeMap<BlobName, PathBuf>) -> Result<Manifest, StageError> {
-    let blobs = files
-        .iter()
-        .map(|(name, path)| Ok((name.clone(), Store::digest_of(path)?)))
-        .collect::<Result<_, StageError>>()?;
-    Ok(Manifest::new(ArtifactType::Files, blobs)?)
+pub fn hash(files: &BTreeMap<BlobName, PathBuf>) -> Result<(Manifest, Vec<Identity>), StageError> {
+    let mut blobs = BTreeMap::new();
+    let mut states = Vec::new();
+    for (name, path) in files {
+        let (blob, state) = Store::look_at(path)?;
+        blobs.insert(name.clone(), blob);
+        states.push(state);
+    }
+    Ok((Manifest::new(ArtifactType::Files, blobs)?, states))
 }
 
 /// The artifact that files of the project are, kept in the cache.
@@ -231,11 +234,11 @@ mod tests {
         let folder = project();
         let store = Store::open(folder.path().join(".taper")).expect("opened");
         let files = find(folder.path(), &local("data", false)).expect("found");
-        let hashed = hash(&files).expect("hashed");
+        let (hashed, _) = hash(&files).expect("hashed");
         assert!(!is_kept(&store, &hashed).expect("looked"));
         assert_eq!(keep(&store, &files).expect("kept"), hashed);
         assert!(is_kept(&store, &hashed).expect("looked"));
         fs_err::write(folder.path().join("data/a.csv"), "edited").expect("written");
-        assert_ne!(hash(&files).expect("hashed"), hashed);
+        assert_ne!(hash(&files).expect("hashed").0, hashed);
     }
 }

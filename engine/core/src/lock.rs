@@ -159,30 +159,6 @@ impl Lock {
             },
         )
     }
-
-    /// Writes the lock file in one step.
-    ///
-    /// # Errors
-    /// Where the file system refuses.
-    pub fn write(path: &Path, text: &str) -> Result<(), EngineError> {
-        use std::io::Write as _;
-        let folder = match path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
-        let failed = |error| EngineError::file("write", path)(error);
-        let mut file = tempfile::Builder::new()
-            .prefix(".taper-lock-")
-            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666))
-            .tempfile_in(folder)
-            .map_err(failed)?;
-        file.write_all(text.as_bytes()).map_err(failed)?;
-        file.as_file().sync_all().map_err(failed)?;
-        file.persist(path).map_err(|error| failed(error.error))?;
-        std::fs::File::open(folder)
-            .and_then(|folder| folder.sync_all())
-            .map_err(failed)
-    }
 }
 
 impl LockedStage {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
-use taper_cache::{BlobName, Digest, Key, Manifest, Store};
+use taper_cache::{BlobName, Digest, Identity, Key, Manifest, Store};
 
 use crate::canonical::{CanonicalError, Value};
 use crate::error::EngineError;
@@ -46,6 +46,8 @@ pub(crate) struct Local {
     pub(crate) files: BTreeMap<BlobName, PathBuf>,
     pub(crate) manifest: Manifest,
     pub(crate) digest: Digest,
+    /// In the order of the files.
+    states: Vec<Identity>,
 }
 
 /// What was found out about a stage outside.
@@ -114,11 +116,12 @@ impl Surroundings {
             return Ok(known);
         }
         let files = local::find(&self.root, planned)?;
-        let manifest = local::hash(&files)?;
+        let (manifest, states) = local::hash(&files)?;
         let found = Local {
             files,
             digest: manifest.digest(),
             manifest,
+            states,
         };
         if let Ok(mut locals) = self.locals.lock() {
             locals.insert(name, found.clone());
@@ -131,6 +134,20 @@ impl Surroundings {
         if let Ok(mut locals) = self.locals.lock() {
             locals.remove(&(planned.path.clone(), planned.named));
         }
+    }
+
+    /// The files of the project that are not any more what they were when they were hashed, by the path that the
+    /// pipeline has for them.
+    pub(crate) fn edited(&self) -> Vec<String> {
+        let Ok(locals) = self.locals.lock() else {
+            return Vec::new();
+        };
+        let is_edited = |local: &Local| {
+            let mut files = local.files.values().zip(&local.states);
+            files.any(|(path, state)| Identity::at(path).as_ref() != Some(state))
+        };
+        let edited = locals.iter().filter(|(_, local)| is_edited(local));
+        edited.map(|((path, _), _)| path.clone()).collect()
     }
 
     /// The stage as it is locked, where the same was asked for it.

@@ -10,7 +10,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 use taper_cache::{
     ArtifactType, CacheError, Digest, Execution, Key, Manifest, RunId, RunRecord, StageExecution,
-    StageRecord,
+    StageRecord, planted,
 };
 
 use crate::error::EngineError;
@@ -20,7 +20,7 @@ use crate::kind::{StageError, StageErrorKind};
 use crate::lock::{Lock, LockedStage};
 use crate::plan::Plan;
 use crate::resolve::Surroundings;
-use crate::schedule::{LockUse, OnFailure, Order, Outcome, Settled, bring_up_to_date};
+use crate::schedule::{ATTEMPTS, LockUse, OnFailure, Order, Outcome, Settled, bring_up_to_date};
 
 /// Where a plan came from: what a record keeps of it.
 #[derive(Clone, Debug)]
@@ -178,6 +178,7 @@ pub fn run(
     let started = Instant::now();
     let clock = SystemTime::now();
     let order = order(plan, executor, options)?;
+    let mut order = order;
     let mut outcomes = bring_up_to_date(plan, surroundings, &order);
     let mut report = RunReport {
         run: None,
@@ -187,14 +188,14 @@ pub fn run(
         seconds: 0.0,
         exported: Vec::new(),
     };
-    if export(plan, surroundings, &mut outcomes, &mut report.exported) == Exports::Damaged {
+    let mut attempt = 1;
+    while export(plan, surroundings, &mut outcomes, &mut report.exported) == Exports::Damaged
+        && attempt < ATTEMPTS
+    {
         // What was damaged has been set aside, so that it is made again now.
-        let order = Order {
-            force: std::collections::BTreeSet::new(),
-            ..order
-        };
+        order.force.clear();
         outcomes = bring_up_to_date(plan, surroundings, &order);
-        export(plan, surroundings, &mut outcomes, &mut report.exported);
+        attempt += 1;
     }
     for (index, outcome) in &outcomes {
         let stage = &plan.stages[*index];
@@ -205,7 +206,9 @@ pub fn run(
             read_metrics(surroundings, &stage.name, settled, &mut report.metrics);
         }
     }
-    surroundings.store.sync()?;
+    if !planted("record-before-work") {
+        surroundings.store.sync()?;
+    }
     let locked = update_lock(plan, origin, surroundings, &outcomes, options.lock_use);
     report.run = run_id(&report.stages);
     report.seconds = started.elapsed().as_secs_f64();
@@ -223,11 +226,20 @@ pub fn run(
         // A cache that cannot be written to still serves those who read.
         if let Err(error) = recorded
             && !(report.is_cached() && error.is_read_only())
+            && !planted("record-error-dropped")
         {
             return Err(error.into());
         }
     }
     locked?;
+    if !planted("edit-untold") {
+        for path in surroundings.edited() {
+            surroundings.events.send(Event::Warning {
+                stage: None,
+                text: format!("`{path}` changed while taper ran: these are the results of what it was before; run again"),
+            });
+        }
+    }
     Ok(report)
 }
 
@@ -475,7 +487,8 @@ fn update_lock(
         return Ok(());
     }
     let file = origin.file.file_name().unwrap_or_default();
-    Lock::write(&path, &lock.to_text(&file.to_string_lossy()))
+    let text = lock.to_text(&file.to_string_lossy());
+    Ok(surroundings.store.write_outside(&path, text.as_bytes())?)
 }
 
 fn locked_stage(kind: &str, settled: &Settled) -> LockedStage {

@@ -100,8 +100,8 @@ pub(crate) struct Keyed {
 
 /// How often the user's wish to stop and the deadlines are looked at.
 pub(crate) const TICK: Duration = Duration::from_millis(20);
-/// How often a stage is keyed anew because its files are being edited.
-const EDITS: u32 = 5;
+/// How often a stage is begun anew because its files are being edited, or because what it reads is taken away.
+pub(crate) const ATTEMPTS: u32 = 5;
 
 /// Brings the stages up to date; the outcome of each that is wanted.
 pub(crate) fn bring_up_to_date(
@@ -124,6 +124,7 @@ pub(crate) fn bring_up_to_date(
         again: order.force.clone(),
         resolutions: BTreeMap::new(),
         edits: BTreeMap::new(),
+        losses: BTreeMap::new(),
         halted: None,
     };
     for &index in &order.wanted {
@@ -174,6 +175,8 @@ struct State<'a> {
     again: BTreeSet<usize>,
     resolutions: BTreeMap<usize, Resolution>,
     edits: BTreeMap<usize, u32>,
+    /// How often what a stage reads was not there.
+    losses: BTreeMap<usize, u32>,
     /// The stage whose failure ended it all, or the user.
     halted: Option<String>,
 }
@@ -382,7 +385,7 @@ impl State<'_> {
         }
         let edits = self.edits.entry(index).or_default();
         *edits += 1;
-        if *edits > EDITS {
+        if *edits > ATTEMPTS {
             let error = StageError::failed("its files change while taper reads them")
                 .help("let whatever writes them end, and run again");
             return self.fail(index, None, error, 0.0);
@@ -398,6 +401,17 @@ impl State<'_> {
     fn make_again(&mut self, index: usize, digests: &BTreeSet<Digest>) {
         self.active.remove(&index);
         let stage = &self.plan.stages[index];
+        let losses = self.losses.entry(index).or_default();
+        *losses += 1;
+        if *losses > ATTEMPTS {
+            let what = digests.first().map(Digest::short).unwrap_or_default();
+            let error = StageError::new(
+                StageErrorKind::Damaged,
+                format!("the artifact {what}, which it reads, is lost again and again"),
+            );
+            let help = "is another program removing files from the cache, or is the disk failing?";
+            return self.fail(index, None, error.help(help), 0.0);
+        }
         let makers: BTreeSet<usize> = stage
             .inputs
             .iter()

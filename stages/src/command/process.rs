@@ -3,14 +3,17 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io::Write;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{OFlags, fcntl_setfl};
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, pidfd_send_signal};
 use taper_engine::{Context, Reporter, StageError};
+
+use super::child;
 
 /// Lines of its output that an error shows.
 const SHOWN: usize = 20;
@@ -47,6 +50,9 @@ pub fn run(
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     command.process_group(0);
+    if !taper_cache::planted("child-unbound") {
+        child::bind(&mut command);
+    }
     let child = command.spawn().map_err(|error| {
         let error = StageError::failed(format!("cannot run `{program}`: {error}"));
         match program.contains('/') {
@@ -82,6 +88,48 @@ fn environment(folder: &Path) -> BTreeMap<&'static str, std::ffi::OsString> {
         ("PYTHONDONTWRITEBYTECODE", "1".into()),
     ]
     .into()
+}
+
+/// Ends what an attempt that was killed left running in `folder`: the program itself ends with the attempt,
+/// but not its children. They are known by their home or the folder in which they work, which are nobody
+/// else's.
+pub fn end_leftovers(folder: &Path) -> Result<(), StageError> {
+    let home = [b"HOME=", folder.as_os_str().as_bytes()].concat();
+    let start = Instant::now();
+    loop {
+        let mut left = 0;
+        for entry in fs_err::read_dir("/proc")?.flatten() {
+            let number = entry
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse().ok());
+            let Some(id) = number.and_then(Pid::from_raw) else {
+                continue;
+            };
+            // Held before it is looked at: the number may go to another process meanwhile.
+            let Ok(process) = pidfd_open(id, PidfdFlags::empty()) else {
+                continue;
+            };
+            let environment = fs_err::read(entry.path().join("environ")).unwrap_or_default();
+            let works_here = std::fs::read_link(entry.path().join("cwd"))
+                .is_ok_and(|works_in| works_in.starts_with(folder));
+            if works_here || environment.split(|byte| *byte == 0).any(|one| one == home) {
+                left += 1;
+                let _ = pidfd_send_signal(&process, Signal::KILL);
+            }
+        }
+        if left == 0 {
+            return Ok(());
+        }
+        if start.elapsed() > GRACE {
+            return Err(StageError::failed(format!(
+                "{left} processes of an earlier attempt still run in {}",
+                folder.display()
+            ))
+            .help("end them, and run again"));
+        }
+        std::thread::sleep(LONGEST_PAUSE);
+    }
 }
 
 /// What the program says on its two streams.

@@ -1,0 +1,148 @@
+//! Several programs at once on one cache: runs of two states of a project, `gc`, `verify`, a reproduction; one
+//! is killed now and then, and one is stopped for a while.
+
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::pool::{Random, each};
+use crate::story::{self, Place, Story, program};
+use crate::{Found, Setting};
+
+/// Tries.
+pub fn run(setting: &Setting) -> Found {
+    let mut found = Found::default();
+    let stories = story::all(setting);
+    let rounds = setting.sized(2, 50, 1000);
+    let programs = setting.sized(4, 8, 32);
+    // A round at a time: the programs are the crowd.
+    let trials: Vec<u64> = (0..rounds as u64).collect();
+    let failures = each(setting, &trials, |trial| {
+        round(setting, &stories, programs, *trial)
+            .map_err(|error| format!("round {trial}: {error}"))
+    });
+    found.add(
+        rounds,
+        format!("rounds of {programs} programs at once"),
+        failures,
+    );
+    found
+}
+
+struct Running {
+    what: String,
+    child: Child,
+    harmed: bool,
+}
+
+fn round(setting: &Setting, stories: &[Story], programs: usize, trial: u64) -> Result<(), String> {
+    let mut random = Random::new(setting.seed, 9000 + trial);
+    let told = |name: &str| {
+        let story = stories.iter().find(|story| story.name == name);
+        story.ok_or_else(|| format!("no story {name}"))
+    };
+    let (one, two) = (told("cached run")?, told("edit and run")?);
+    // Two work trees, as two people have them, and one cache.
+    let (mine, theirs, shared) = (Place::new(), Place::new(), Place::new());
+    story::write_project(mine.path());
+    story::write_project(theirs.path());
+    story::edit(theirs.path());
+    let cache = shared.path().join("cache").display().to_string();
+    let mut crowd: Vec<Running> = Vec::new();
+    for index in 0..programs {
+        let folder = [mine.path(), theirs.path()][index % 2];
+        let arguments: &[&str] = match random.below(6) {
+            0..=2 => &story::RUN,
+            3 => &["gc", "--max-size", "0"],
+            4 => &["verify"],
+            _ => &["run", "p.yaml", "--json", "-q", "--force", "notes"],
+        };
+        let out = shared.path().join(format!("{index}.out"));
+        let err = shared.path().join(format!("{index}.err"));
+        let create = |path| std::fs::File::create(path).map(Stdio::from);
+        let child = program(setting, folder, arguments)
+            .env("TAPER_CACHE", &cache)
+            .stdin(Stdio::null())
+            .stdout(create(&out).map_err(|error| error.to_string())?)
+            .stderr(create(&err).map_err(|error| error.to_string())?)
+            .spawn()
+            .map_err(|error| error.to_string())?;
+        crowd.push(Running {
+            what: format!("{index}: {}", arguments.join(" ")),
+            child,
+            harmed: false,
+        });
+        std::thread::sleep(Duration::from_millis(random.below(40) as u64));
+        // One is killed now and then, one is stopped for a while.
+        if random.once_in(3) {
+            let victim = random.below(crowd.len());
+            signal(&mut crowd[victim], Signal::SIGKILL);
+        }
+        if random.once_in(3) {
+            let sleeper = random.below(crowd.len());
+            let id = Pid::from_raw(crowd[sleeper].child.id() as i32);
+            if kill(id, Signal::SIGSTOP).is_ok() {
+                std::thread::sleep(Duration::from_millis(30));
+                let _ = kill(id, Signal::SIGCONT);
+            }
+        }
+    }
+    for (index, running) in crowd.iter_mut().enumerate() {
+        let code = wait(running)?;
+        let said = fs_err::read_to_string(shared.path().join(format!("{index}.err")));
+        let said = said.unwrap_or_default();
+        if said.contains("panicked") {
+            return Err(format!("{}: {said}", running.what));
+        }
+        // What another took away is made again: nobody but the victim notices.
+        if !running.harmed && code != Some(0) {
+            return Err(format!("{} ends with {code:?}: {said}", running.what));
+        }
+    }
+    // With the cache that all that has left, both states come out as ever.
+    for (place, story) in [(&mine, one), (&theirs, two)] {
+        let ran = program(setting, place.path(), &story::RUN)
+            .env("TAPER_CACHE", &cache)
+            .output()
+            .map_err(|error| error.to_string())?;
+        let said = String::from_utf8_lossy(&ran.stdout).into_owned();
+        if ran.status.code() != Some(0) || !said.contains(&story.truth.run) {
+            let error = String::from_utf8_lossy(&ran.stderr);
+            return Err(format!("afterwards {:?}: {said}{error}", ran.status));
+        }
+    }
+    let store = taper_cache::Store::open(&cache).map_err(|error| error.to_string())?;
+    let verification = store.verify(|_| ()).map_err(|error| error.to_string())?;
+    match verification.findings.first() {
+        Some(finding) => Err(format!("verify: {finding}")),
+        None => Ok(()),
+    }
+}
+
+fn signal(running: &mut Running, signal: Signal) {
+    if matches!(running.child.try_wait(), Ok(None)) {
+        running.harmed = true;
+        let _ = kill(Pid::from_raw(running.child.id() as i32), signal);
+    }
+}
+
+fn wait(running: &mut Running) -> Result<Option<i32>, String> {
+    let begun = std::time::Instant::now();
+    loop {
+        match running
+            .child
+            .try_wait()
+            .map_err(|error| error.to_string())?
+        {
+            Some(status) => return Ok(status.code()),
+            None if begun.elapsed() > Duration::from_secs(60) => {
+                let _ = running.child.kill();
+                let _ = running.child.wait();
+                return Err(format!("{} hangs", running.what));
+            }
+            None => std::thread::sleep(Duration::from_millis(2)),
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! The power cut: what the program did is written down, and at each point of it what was not synced is lost,
+//! whole or in part, names included. Then the program finds what is left.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::check::{self, Allowed};
+use crate::disk::{Disk, Event, Loss, Scribe, lay_out};
+use crate::pool::{Random, each};
+use crate::story::{self, Place, Story};
+use crate::tracer::trace;
+use crate::{Found, Setting};
+
+/// What happened in a story.
+struct History<'s> {
+    story: &'s Story,
+    start: Disk,
+    events: Vec<Event>,
+    ended_well: bool,
+}
+
+/// Tries.
+pub fn run(setting: &Setting) -> Found {
+    let stories = story::all(setting);
+    let mut found = Found::default();
+    let mut histories = Vec::new();
+    for story in &stories {
+        match write_down(setting, story) {
+            Ok(history) => histories.push(history),
+            Err(error) => found.failures.push(format!("{}: {error}", story.name)),
+        }
+    }
+    let trials = choose(setting, &histories, setting.sized(60, 5000, 200_000));
+    let failures = each(setting, &trials, |trial| {
+        once(setting, trial).map_err(|error| trial.told(error))
+    });
+    found.add(trials.len(), "states after a power cut", failures);
+    without_one_sync(setting, &histories, &mut found);
+    found
+}
+
+fn write_down<'s>(setting: &Setting, story: &'s Story) -> Result<History<'s>, String> {
+    let place = Place::copy_of(&story.start);
+    let mut scribe = Scribe::new(place.path());
+    // One stage at a time: what is written down is in the order in which it happened.
+    let mut arguments: Vec<&str> = story.arguments.iter().map(String::as_str).collect();
+    if let Some(jobs) = arguments.iter().position(|word| *word == "--jobs") {
+        arguments[jobs + 1] = "1";
+    }
+    let variables = setting.variables();
+    let ended = trace(
+        &setting.program,
+        place.path(),
+        &arguments,
+        &variables,
+        &mut scribe,
+    );
+    scribe.agrees()?;
+    Ok(History {
+        story,
+        start: scribe.start,
+        events: scribe.events,
+        ended_well: ended.code == Some(0),
+    })
+}
+
+/// A point in a history, and what is lost there.
+struct Trial<'h> {
+    history: &'h History<'h>,
+    events: usize,
+    loss: Loss,
+    seed: u64,
+}
+
+impl Trial<'_> {
+    fn told(&self, error: String) -> String {
+        format!(
+            "{}, power cut after {} of {} changes, lost {:?} (seed {}): {error}",
+            self.history.story.name,
+            self.events,
+            self.history.events.len(),
+            self.loss,
+            self.seed
+        )
+    }
+
+    fn survivors(&self) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
+        let mut disk = self.history.start.clone();
+        for event in &self.history.events[..self.events] {
+            disk.apply(event);
+        }
+        disk.survivors(self.loss, &mut Random::new(self.seed, 0))
+    }
+}
+
+fn choose<'h>(setting: &Setting, histories: &'h [History<'h>], count: usize) -> Vec<Trial<'h>> {
+    let mut random = Random::new(setting.seed, 2);
+    let all: usize = histories
+        .iter()
+        .map(|history| history.events.len() + 1)
+        .sum();
+    let mut trials = Vec::new();
+    for index in 0..count {
+        let mut point = if count < all {
+            random.below(all)
+        } else {
+            index % all
+        };
+        let Some(history) = histories.iter().find(|history| {
+            let length = history.events.len() + 1;
+            let here = point < length;
+            if !here {
+                point -= length;
+            }
+            here
+        }) else {
+            continue;
+        };
+        trials.push(Trial {
+            history,
+            // What is promised at the end is asked for more often than its share.
+            events: if random.once_in(10) {
+                history.events.len()
+            } else {
+                point
+            },
+            loss: match random.below(10) {
+                0 => Loss::All,
+                1 => Loss::Names,
+                2 => Loss::Contents,
+                3 => Loss::None,
+                _ => Loss::Chance,
+            },
+            seed: random.next(),
+        });
+    }
+    trials
+}
+
+fn once(setting: &Setting, trial: &Trial<'_>) -> Result<(), String> {
+    let (history, story) = (trial.history, trial.history.story);
+    let place = Place::new();
+    lay_out(&trial.survivors(), place.path());
+    let is_over = trial.events == history.events.len() && history.ended_well;
+    if is_over && story.recorded {
+        check::is_complete(setting, place.path(), story)?;
+    }
+    let allowed = match Allowed::after(story) {
+        Allowed::Nothing => Allowed::Missing,
+        other => other,
+    };
+    check::recovers(setting, place.path(), story, allowed)
+}
+
+/// Leaves out each sync of the run, one at a time: something must then be lost or torn. A sync of which nobody
+/// would notice that it is not there would be one too many. Those of unfinished work save work only.
+fn without_one_sync(setting: &Setting, histories: &[History<'_>], found: &mut Found) {
+    let Some(history) = histories.iter().find(|history| history.story.name == "run") else {
+        return;
+    };
+    let syncs: Vec<usize> = (0..history.events.len())
+        .filter(|index| {
+            let event = &history.events[*index];
+            matches!(event, Event::SyncFile(_) | Event::SyncFolder(_))
+                && !is_unfinished(history, event)
+        })
+        .collect();
+    let failures = each(setting, &syncs, |sync| {
+        let mut events = history.events.clone();
+        events.remove(*sync);
+        let left_out = History {
+            story: history.story,
+            start: history.start.clone(),
+            events,
+            ended_well: history.ended_well,
+        };
+        if is_noticed(&left_out) {
+            return Ok(());
+        }
+        Err(format!(
+            "nobody notices that {} is left out",
+            describe(history, *sync)
+        ))
+    });
+    found.add(syncs.len(), "syncs left out, one at a time", failures);
+}
+
+/// Whether a power cut somewhere leaves less than was promised: a torn file under its name in the cache or in
+/// the work tree, or something missing after the end.
+fn is_noticed(history: &History<'_>) -> bool {
+    let mut disk = history.start.clone();
+    let mut random = Random::new(0, 0);
+    for event in &history.events {
+        if points_back(event) && is_less(&disk) {
+            return true;
+        }
+        disk.apply(event);
+        let names = matches!(event, Event::Name(..));
+        if names && is_torn(&disk.survivors(Loss::Contents, &mut random), &disk) {
+            return true;
+        }
+    }
+    is_less(&disk)
+}
+
+/// Whether a name is given to a record of what has been done: all of that has to be on the disk by then.
+fn points_back(event: &Event) -> bool {
+    let Event::Name(_, changes) = event else {
+        return false;
+    };
+    changes.iter().any(|(name, id)| {
+        let is_number = name.len() == 12 && name.bytes().all(|byte| byte.is_ascii_digit());
+        id.is_some() && (is_number || name.ends_with(".run") || name == "p.lock")
+    })
+}
+
+/// Whether something that is promised would not outlive the end of the power.
+fn is_less(disk: &Disk) -> bool {
+    let mut random = Random::new(0, 0);
+    let now = disk.survivors(Loss::None, &mut random);
+    let left = disk.survivors(Loss::All, &mut random);
+    now.iter()
+        .filter(|(path, bytes)| bytes.is_some() && is_promised(path))
+        .any(|(path, bytes)| left.get(path) != Some(bytes))
+}
+
+/// Whether a sync is about a checkpoint: its files are named `writing-…` first, in a folder named by a key.
+fn is_unfinished(history: &History<'_>, sync: &Event) -> bool {
+    let (Event::SyncFile(wanted) | Event::SyncFolder(wanted)) = sync else {
+        return false;
+    };
+    let is_writing = |name: &String| name.starts_with("writing-");
+    history.events.iter().any(|event| match event {
+        Event::Name(folder, changes) => changes
+            .iter()
+            .any(|(name, id)| is_writing(name) && (folder == wanted || *id == Some(*wanted))),
+        _ => false,
+    })
+}
+
+/// Files that are made or made again as they are needed, or are of no worth.
+fn is_promised(path: &Path) -> bool {
+    let passing = ["staging", "locks", "scratch", "records"];
+    let mut parts = path.iter();
+    let in_cache = parts.next() == Some(".taper".as_ref());
+    !in_cache
+        || !parts
+            .next()
+            .is_some_and(|shelf| passing.iter().any(|name| shelf == *name))
+}
+
+fn is_torn(left: &BTreeMap<PathBuf, Option<Vec<u8>>>, disk: &Disk) -> bool {
+    let now = disk.survivors(Loss::None, &mut Random::new(0, 0));
+    left.iter()
+        .any(|(path, bytes)| bytes.is_some() && is_promised(path) && now.get(path) != Some(bytes))
+}
+
+/// Which sync it is, by the last name of what it is about.
+fn describe(history: &History<'_>, sync: usize) -> String {
+    let (Event::SyncFile(id) | Event::SyncFolder(id)) = &history.events[sync] else {
+        return String::new();
+    };
+    let names = history.events.iter().filter_map(|event| match event {
+        Event::Name(_, changes) => changes
+            .iter()
+            .find(|(_, named)| *named == Some(*id))
+            .map(|(name, _)| name.as_str()),
+        _ => None,
+    });
+    format!(
+        "{:?} of {:?}",
+        history.events[sync],
+        names.collect::<Vec<_>>()
+    )
+}
