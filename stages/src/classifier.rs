@@ -6,9 +6,10 @@ use taper_nn::loss::Loss;
 use taper_nn::{Batch, Network};
 
 use crate::artifact::Model;
-use crate::artifact::config::LossName;
+use crate::artifact::config::{Limits, LossName, ModelConfig};
 use crate::artifact::model::{TRAINING_FILE, load_weights};
 use crate::artifact::tokens::{TokenSettings, TokenSplit};
+use crate::foreign;
 use crate::metrics::Outcome;
 use crate::training::batches::{Width, in_order};
 use crate::training::evaluation::predictions;
@@ -61,24 +62,90 @@ pub fn open(model: &Model, device: Device) -> Result<Box<dyn Classifier>, StageE
         .help("set `device: cpu`")
         .at("device"));
     }
-    let config = model.config()?;
-    if config.classes.is_empty() {
-        return Err(StageError::invalid(
-            "the model has no classes: `config.json` has no `id2label`",
-        )
-        .help("it is a backbone; train a classifier `from` it first"));
+    match sort(model)? {
+        Sort::Ours(config) => {
+            check_classes(&config.classes)?;
+            open_ours(model, *config)
+        }
+        Sort::Foreign(config) => {
+            check_classes(config.classes())?;
+            config.open(model)
+        }
     }
+}
+
+/// What a model can read, known before its weights are.
+///
+/// # Errors
+/// Where its config is missing or asks for what is not computed here.
+pub fn limits(model: &Model) -> Result<Limits, StageError> {
+    Ok(match sort(model)? {
+        Sort::Ours(config) => config.network.limits(),
+        Sort::Foreign(config) => config.limits(),
+    })
+}
+
+/// The sort of processor that the bits of what a model says follow; nothing where they are the same on every
+/// processor, and where the model cannot be read.
+pub fn arithmetic(model: &Model) -> Option<String> {
+    let config = foreign::Config::of(&model.config_fields().ok()?).ok()?;
+    config.map(|_| foreign::arithmetic())
+}
+
+/// Whose network it is.
+enum Sort {
+    Ours(Box<ModelConfig>),
+    Foreign(foreign::Config),
+}
+
+fn sort(model: &Model) -> Result<Sort, StageError> {
+    let fields = model.config_fields()?;
+    if let Some(config) = foreign::Config::of(&fields)? {
+        return Ok(Sort::Foreign(config));
+    }
+    Ok(Sort::Ours(Box::new(ModelConfig::from_fields(&fields)?)))
+}
+
+/// Whether the names are those of classes.
+fn check_classes(classes: &[String]) -> Result<(), StageError> {
+    match classes {
+        [] => Err(
+            StageError::invalid("the model has no classes: `config.json` has no `id2label`")
+                .help("it is a backbone without a head; a classifier can be trained `from` it where it is a BERT"),
+        ),
+        [only] => Err(StageError::invalid(format!(
+            "the model has one output, `{only}`: it says how much, not which"
+        ))
+        .help("models that say a number are not read; a classifier has two classes or more")),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a classifier has all its weights, given the names of those that were not found.
+pub(crate) fn check_whole(absent: &[String]) -> Result<(), StageError> {
+    if absent.is_empty() {
+        return Ok(());
+    }
+    let more = match absent.len() {
+        0..=8 => String::new(),
+        count => format!(" and {} more", count - 8),
+    };
+    Err(StageError::invalid(format!(
+        "the model is no whole classifier: {}{more} missing or of another size",
+        absent[..absent.len().min(8)].join(", ")
+    ))
+    .help(
+        "its head is missing, or `config.json` is another model's; a classifier can be trained `from` a BERT without a head",
+    ))
+}
+
+/// Opens one of our own networks.
+fn open_ours(model: &Model, config: ModelConfig) -> Result<Box<dyn Classifier>, StageError> {
     let outputs = config.loss.outputs(config.classes.len());
     let network: Box<dyn Network<f32>> = architecture(&config.network, outputs).build();
     let loaded = load_weights(network.parameters(), &model.weights()?, 0)?;
     let absent: Vec<_> = loaded.missing.into_iter().chain(loaded.remade).collect();
-    if !absent.is_empty() {
-        return Err(StageError::invalid(format!(
-            "the model is no whole classifier: {} missing or of another size",
-            absent.join(", ")
-        ))
-        .help("it is a backbone, or `config.json` is another model's; train a classifier `from` it first"));
-    }
+    check_whole(&absent)?;
     Ok(Box::new(NetworkClassifier {
         padding: padding(model)?,
         loss: match config.loss {
@@ -107,7 +174,7 @@ fn padding(model: &Model) -> Result<Padding, StageError> {
 
 /// One of our own networks.
 struct NetworkClassifier {
-    config: crate::artifact::config::ModelConfig,
+    config: ModelConfig,
     network: Box<dyn Network<f32>>,
     weights: Vec<f32>,
     loss: Loss,
@@ -137,7 +204,7 @@ impl Classifier for NetworkClassifier {
         name: &str,
         split: &TokenSplit,
     ) -> Result<(), StageError> {
-        check_fit(&self.config.network, settings, name, split)
+        check_fit(&self.config.network.limits(), settings, name, split)
     }
 
     fn logits(&mut self, batch: &Batch) -> Result<Vec<f32>, StageError> {

@@ -3,11 +3,11 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use taper_cache::ArtifactType;
-use taper_engine::{Context, Input, Kind, Makes, NoSettings, Stage, StageError};
+use taper_engine::{Context, Input, Inputs, Kind, Makes, NoSettings, Stage, StageError};
 
 use crate::artifact::metrics::METRICS_FILE;
 use crate::artifact::{Metrics, Model};
-use crate::classifier::{ask, open};
+use crate::classifier::{arithmetic, ask, open};
 use crate::inference::{Rows, Wanted, labels};
 use crate::metrics::{Metric, MetricValue};
 use crate::text::TextColumns;
@@ -19,7 +19,9 @@ pub struct Evaluate;
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Params {
-    /// The model.
+    /// The model: what a `train` stage made, or a Hugging Face classifier of the families BERT, DistilBERT, RoBERTa,
+    /// XLM-RoBERTa, ModernBERT and DeBERTa-v2 (v3 too). Of the families other than BERT the last bits of a score
+    /// follow the processor, whose sort is therefore in the key.
     pub model: Input<Model>,
     /// Tokens, or a data set whose text the model's own tokenizer makes tokens of.
     pub data: Input<Rows>,
@@ -74,6 +76,10 @@ impl Kind for Evaluate {
         none.into_iter()
             .chain(check_batch_size(params.batch_size))
             .collect()
+    }
+
+    fn arithmetic(&self, params: &Params, inputs: &Inputs<'_>) -> Option<String> {
+        arithmetic(&inputs.open(&params.model).ok()?)
     }
 
     fn run(&self, stage: &Stage<Self>, context: &Context) -> Result<(), StageError> {

@@ -125,7 +125,7 @@ fn choose_split<'a>(wanted: Option<&str>, names: &[&'a str]) -> Result<&'a str, 
 /// Where the model has no tokenizer, or one that cannot be read.
 pub fn encoder(model: &Model, text: Option<&TextColumns>) -> Result<Encoder, StageError> {
     let tokenizer = TokenizerFiles::find(model.files())?.read()?;
-    let limit = model.config()?.network.longest_row();
+    let limit = classifier::limits(model)?.longest_row;
     let settings = match model.token_settings()? {
         Some(settings) => settings,
         None => TokenSettings {
@@ -519,7 +519,7 @@ mod tests {
         insta::assert_snapshot!(shop.fail(Evaluate, &params), @r#"
         the model has no classes: `config.json` has no `id2label`
           at model
-          help: it is a backbone; train a classifier `from` it first
+          help: it is a backbone without a head; a classifier can be trained `from` it where it is a BERT
         "#);
     }
 

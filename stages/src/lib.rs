@@ -7,6 +7,7 @@ pub mod data;
 pub mod download;
 pub mod evaluate;
 pub mod figure;
+pub mod foreign;
 #[cfg(test)]
 mod golden;
 pub mod inference;

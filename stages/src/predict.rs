@@ -6,12 +6,12 @@ use arrow_select::concat::concat;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use taper_cache::ArtifactType;
-use taper_engine::{Context, Input, Kind, Makes, NoSettings, Stage, StageError};
+use taper_engine::{Context, Input, Inputs, Kind, Makes, NoSettings, Stage, StageError};
 
 use crate::artifact::dataset::EXTENSION;
 use crate::artifact::predictions::PredictionSplit;
 use crate::artifact::{Model, Table, write_table};
-use crate::classifier::{ask, open};
+use crate::classifier::{arithmetic, ask, open};
 use crate::evaluate::{check_batch_size, default_batch_size};
 use crate::inference::{Rows, Wanted, labels};
 use crate::text::TextColumns;
@@ -23,7 +23,9 @@ pub struct Predict;
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Params {
-    /// The model.
+    /// The model: what a `train` stage made, or a Hugging Face classifier of the families BERT, DistilBERT, RoBERTa,
+    /// XLM-RoBERTa, ModernBERT and DeBERTa-v2 (v3 too). Of the families other than BERT the last bits of a score
+    /// follow the processor, whose sort is therefore in the key.
     pub model: Input<Model>,
     /// Tokens, or a data set whose text the model's own tokenizer makes tokens of; its text is then copied
     /// beside the predictions.
@@ -60,6 +62,10 @@ impl Kind for Predict {
 
     fn check(&self, params: &Params) -> Vec<StageError> {
         check_batch_size(params.batch_size).into_iter().collect()
+    }
+
+    fn arithmetic(&self, params: &Params, inputs: &Inputs<'_>) -> Option<String> {
+        arithmetic(&inputs.open(&params.model).ok()?)
     }
 
     fn run(&self, stage: &Stage<Self>, context: &Context) -> Result<(), StageError> {

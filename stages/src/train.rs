@@ -101,7 +101,7 @@ impl Kind for Train {
         .into_iter()
         .filter_map(|(name, split)| name.zip(split))
         {
-            check_fit(&network, tokens.settings(), name, split)?;
+            check_fit(&network.limits(), tokens.settings(), name, split)?;
         }
         let loss = loss(&params.loss, split, &classes)?;
         let outputs = loss.outputs(classes.len());

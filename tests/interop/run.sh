@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# run.sh TAPER: makes one artifact of every type and opens each with pyarrow, safetensors, transformers and TensorBoard.
+# run.sh TAPER: makes one artifact of every type and opens each with pyarrow, safetensors and transformers; then the other way
+# round, has taper open what transformers makes.
 # The virtual environment is kept in ~/.cache/taper-interop (a few GB: Transformers needs PyTorch).
 set -euo pipefail
 taper=$(realpath "${1:?usage: run.sh TAPER}")
@@ -16,4 +17,6 @@ cp "$here/pipeline.yaml" "$work/"
 cd "$work"
 : > taper.toml
 TAPER_CACHE=$work/cache "$taper" run pipeline.yaml
-HF_HUB_OFFLINE=1 "$venv/bin/python" "$here/check.py" "$work/out"
+export HF_HUB_OFFLINE=1
+"$venv/bin/python" "$here/check.py" "$work/out"
+"$venv/bin/python" "$here/classifiers.py" "$taper" "$work"

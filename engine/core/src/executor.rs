@@ -13,9 +13,9 @@ use crate::canonical::{Map, Value};
 use crate::error::EngineError;
 use crate::key::Ingredients;
 use crate::kind::{
-    ArtifactFiles, Context, Device, Folders, Makes, Reporter, StageError, StageErrorKind,
+    ArtifactFiles, Context, Device, Folders, Inputs, Makes, Reporter, StageError, StageErrorKind,
 };
-use crate::registry::{Kinds, Recipe};
+use crate::registry::{AnyKind, Kinds, Recipe};
 
 /// A stage that is to be executed.
 #[derive(Clone, Debug, PartialEq)]
@@ -155,6 +155,21 @@ pub fn execute_job(
             ))
             .help("use the version of taper that made the record or the lock")
         })?;
+    let here = arithmetic(store, kind, &ingredients.params)?;
+    if here != ingredients.arithmetic {
+        let name = |arithmetic: &Option<String>| match arithmetic {
+            Some(arithmetic) => format!("on `{arithmetic}`"),
+            None => "the same everywhere".to_owned(),
+        };
+        return Err(StageError::invalid(format!(
+            "its key says that it is computed {}; here it is computed {}",
+            name(&ingredients.arithmetic),
+            name(&here)
+        ))
+        .help(
+            "its bits follow the processor: run the pipeline here, which makes a key of its own",
+        ));
+    }
     let makes = kind.makes(&ingredients.params)?;
     let key = job.key();
     let staging = store.stage()?;
@@ -274,6 +289,22 @@ pub fn open_artifact(store: &Store, digest: &Digest) -> Result<ArtifactFiles, St
     }
     let layout = store.layout().clone();
     Ok(ArtifactFiles::new(manifest, move |blob| layout.blob(blob)))
+}
+
+/// What the bits of a stage with these parameters follow beyond the device's class, on this machine.
+pub(crate) fn arithmetic(
+    store: &Store,
+    kind: &dyn AnyKind,
+    params: &Value,
+) -> Result<Option<String>, StageError> {
+    let open = |digest: &Digest| match store.manifest(digest)? {
+        Lookup::Found(manifest) => {
+            let layout = store.layout().clone();
+            Ok(ArtifactFiles::new(manifest, move |blob| layout.blob(blob)))
+        }
+        _ => Err(StageError::failed("it is not in the cache")),
+    };
+    Ok(kind.arithmetic(params, &Inputs::new(&open))?)
 }
 
 /// What a kind's code gives; a panic in it is an error that calls itself a bug.

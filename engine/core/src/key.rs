@@ -9,6 +9,7 @@
 //! | what was resolved outside (commit, hashes) | yes | a branch may move, an address may change |
 //! | the seed | where the kind is [`SEEDED`](crate::Kind::SEEDED) | elsewhere it changes nothing |
 //! | the device's class | where the kind [`COMPUTES`](crate::Kind::COMPUTES) | each class has its own rounding |
+//! | the sort of processor | where a kind says that its bits [follow it](crate::Kind::arithmetic) | two sorts may round otherwise |
 //! | the precision | where the kind has the parameter | it is one of the parameters |
 //! | the device's number | no | one GPU is like the next |
 //! | names of stages, params, variants and files | no | a name changes no byte |
@@ -44,6 +45,8 @@ pub struct Ingredients {
     pub seed: Option<u64>,
     /// The device's class, where the kind computes.
     pub device: Option<String>,
+    /// What the bits follow beyond it, where they do.
+    pub arithmetic: Option<String>,
 }
 
 /// Why bytes are not the ingredients of a key.
@@ -115,6 +118,7 @@ impl Ingredients {
             resolved: map.get("resolved").cloned(),
             seed: number("seed")?,
             device: text("device")?,
+            arithmetic: text("arithmetic")?,
         };
         if ingredients.to_bytes() != bytes {
             return Err(IngredientsError::Unknown);
@@ -154,6 +158,7 @@ impl Ingredients {
             ("resolved", self.resolved.clone()),
             ("seed", self.seed.map(|seed| Value::Integer(seed.into()))),
             ("device", self.device.as_ref().map(Value::text)),
+            ("arithmetic", self.arithmetic.as_ref().map(Value::text)),
         ];
         let present = fields
             .into_iter()
@@ -182,6 +187,7 @@ mod tests {
             resolved: None,
             seed: Some(u64::MAX),
             device: Some("cpu".to_owned()),
+            arithmetic: None,
         }
     }
 
@@ -189,7 +195,7 @@ mod tests {
     fn each_ingredient_changes_the_key() {
         let base = ingredients();
         type Edit = fn(&mut Ingredients);
-        let edits: [Edit; 8] = [
+        let edits: [Edit; 9] = [
             |i| i.kind.push('x'),
             |i| i.version += 1,
             |i| i.params = Value::Null,
@@ -198,6 +204,7 @@ mod tests {
             |i| i.seed = None,
             |i| i.device = Some("cuda".to_owned()),
             |i| i.device = None,
+            |i| i.arithmetic = Some("fma".to_owned()),
         ];
         let mut keys = vec![base.key()];
         for edit in edits {

@@ -82,6 +82,7 @@ fn vectors() -> Vec<(&'static str, Ingredients)> {
         resolved: None,
         seed: None,
         device: None,
+        arithmetic: None,
     };
     let input = json!({ "$input": Digest::of(b"an input") });
     let local = json!({ "$local": Digest::of(b"a file") });

@@ -65,6 +65,14 @@ pub trait Kind: Send + Sync + 'static {
         Ok(None)
     }
 
+    /// What the bits of the result follow beyond the device's class, for people: the sort of processor. It enters the
+    /// key. Nothing where they are the same on every machine, and where `inputs` cannot be read, which
+    /// [`Kind::run`] says better. Asked only where the kind [`COMPUTES`](Kind::COMPUTES).
+    fn arithmetic(&self, params: &Self::Params, inputs: &Inputs<'_>) -> Option<String> {
+        let _ = (params, inputs);
+        None
+    }
+
     /// Makes the artifact: writes its files below [`Context::out`]. Runs from `stage` and the artifacts of
     /// its inputs alone, so that another process on another machine could do it.
     ///
@@ -123,6 +131,40 @@ pub struct ArtifactFiles {
 }
 
 type Opener = dyn Fn(&Digest) -> Result<ArtifactFiles, StageError> + Send + Sync;
+
+/// The artifacts that a stage reads, before it runs: their files are where they belong, but have not been compared
+/// with their digests.
+pub struct Inputs<'a> {
+    opener: &'a dyn Fn(&Digest) -> Result<ArtifactFiles, StageError>,
+}
+
+impl<'a> Inputs<'a> {
+    /// Those that `opener` finds by their digests.
+    pub fn new(opener: &'a dyn Fn(&Digest) -> Result<ArtifactFiles, StageError>) -> Self {
+        Self { opener }
+    }
+
+    /// Opens an input.
+    ///
+    /// # Errors
+    /// Where the artifact is not in the cache or is not what its type promises.
+    pub fn open<A: Artifact>(&self, input: &Input<A>) -> Result<A, StageError> {
+        A::open(find(&input.reference, self.opener)?)
+    }
+}
+
+/// The files of an artifact, found by its digest.
+fn find(
+    reference: &Reference,
+    opener: &dyn Fn(&Digest) -> Result<ArtifactFiles, StageError>,
+) -> Result<ArtifactFiles, StageError> {
+    match reference {
+        Reference::Artifact(digest) => opener(digest),
+        Reference::Name(name) => Err(StageError::failed(format!(
+            "`{name}` has not been brought up to date"
+        ))),
+    }
+}
 
 #[derive(Clone)]
 struct Locate(Arc<dyn Fn(&Digest) -> PathBuf + Send + Sync>);
@@ -569,12 +611,7 @@ impl Context {
     /// # Errors
     /// Where they are not in the cache.
     pub fn files(&self, reference: &Reference) -> Result<ArtifactFiles, StageError> {
-        match reference {
-            Reference::Artifact(digest) => (self.opener)(digest),
-            Reference::Name(name) => Err(StageError::failed(format!(
-                "`{name}` has not been brought up to date"
-            ))),
-        }
+        find(reference, &self.opener)
     }
 
     /// The path of a file of the artifact, its folders made.

@@ -62,7 +62,7 @@ pub use executor::{Executor, Job, LocalExecutor, execute_job, open_artifact};
 pub use explain::{Forecast, PlanReport, PlannedState, forecast};
 pub use key::{Change, Ingredients, IngredientsError};
 pub use kind::{
-    Artifact, ArtifactFiles, Context, Device, Folders, Input, InputKind, Kind, LocalKind,
+    Artifact, ArtifactFiles, Context, Device, Folders, Input, InputKind, Inputs, Kind, LocalKind,
     LocalPath, Makes, NoSettings, Outside, Reference, Reporter, Stage, StageError, StageErrorKind,
 };
 pub use lock::{Lock, LockedStage};

@@ -132,7 +132,7 @@ impl std::str::FromStr for DeviceChoice {
 }
 
 impl PlannedStage {
-    /// What the key is made of. `digest_of` gives the digest of an input (by [`PlannedInput::reference`]) and
+    /// What the key is made of, but for the arithmetic: that needs the artifacts themselves. `digest_of` gives the digest of an input (by [`PlannedInput::reference`]) and
     /// of files of the project.
     ///
     /// # Errors
@@ -154,6 +154,7 @@ impl PlannedStage {
             resolved,
             seed: self.kind.seeded().then_some(self.seed),
             device: self.kind.computes().then(|| device.class().to_owned()),
+            arithmetic: None,
         })
     }
 }

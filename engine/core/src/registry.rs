@@ -12,7 +12,7 @@ use crate::canonical::{
 };
 use crate::deserialize::{ReadError, from_node};
 use crate::diagnostic::Diagnostic;
-use crate::kind::{Context, Kind, Makes, Outside, Stage, StageError};
+use crate::kind::{Context, Inputs, Kind, Makes, Outside, Stage, StageError};
 use crate::node::{Entry, Node};
 use crate::pipeline::StageText;
 use crate::schema::{self, Definitions, NamedInput};
@@ -44,6 +44,15 @@ pub trait AnyKind: Send + Sync + 'static {
     /// # Errors
     /// Where the parameters are not of this kind's type.
     fn makes(&self, params: &Value) -> Result<Makes, CanonicalError>;
+    /// What the bits follow beyond the device's class: [`Kind::arithmetic`], from what the key is made of besides.
+    ///
+    /// # Errors
+    /// Where the parameters are not of this kind's type.
+    fn arithmetic(
+        &self,
+        params: &Value,
+        inputs: &Inputs<'_>,
+    ) -> Result<Option<String>, CanonicalError>;
     /// Runs a stage from what its key was made of: [`Kind::run`].
     ///
     /// # Errors
@@ -135,6 +144,17 @@ impl<K: Kind> AnyKind for K {
 
     fn makes(&self, params: &Value) -> Result<Makes, CanonicalError> {
         Ok(Kind::makes(self, &from_value(params)?))
+    }
+
+    fn arithmetic(
+        &self,
+        params: &Value,
+        inputs: &Inputs<'_>,
+    ) -> Result<Option<String>, CanonicalError> {
+        match K::COMPUTES {
+            true => Ok(Kind::arithmetic(self, &from_value(params)?, inputs)),
+            false => Ok(None),
+        }
     }
 
     fn schemas(&self, generator: &mut SchemaGenerator) -> KindSchemas {

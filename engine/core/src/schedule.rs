@@ -16,7 +16,7 @@ use taper_cache::{Action, Digest, Key, Lookup};
 
 use crate::canonical::Value;
 use crate::event::Event;
-use crate::executor::{Executor, Job};
+use crate::executor::{Executor, Job, arithmetic};
 use crate::kind::{StageError, StageErrorKind};
 use crate::plan::{Plan, PlannedInput, PlannedStage};
 use crate::resolve::{Resolution, Surroundings};
@@ -521,7 +521,7 @@ pub(crate) fn key_of(
     made: &mut dyn FnMut(&PlannedInput) -> Option<Digest>,
 ) -> Result<Keyed, StageError> {
     let mut unknown = None;
-    let ingredients =
+    let mut ingredients =
         surroundings.ingredients(stage, resolution.resolved.clone(), &mut |input| {
             made(input).unwrap_or_else(|| {
                 unknown = Some(input.reference.clone());
@@ -533,6 +533,7 @@ pub(crate) fn key_of(
             "what `{reference}` made is not known"
         )));
     }
+    ingredients.arithmetic = arithmetic(&surroundings.store, stage.kind, &ingredients.params)?;
     let locals = stage
         .locals
         .iter()

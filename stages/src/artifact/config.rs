@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use taper_engine::StageError;
 
+use crate::foreign::FAMILIES;
 use crate::training::params::{Nonlinearity, Pooling};
 
 /// The name of the file.
@@ -186,22 +187,34 @@ impl NetworkConfig {
         }
     }
 
-    /// How many tokens it knows.
-    pub fn vocab_size(&self) -> usize {
+    /// What it can read.
+    pub fn limits(&self) -> Limits {
+        let endless = |vocab_size| Limits {
+            vocab_size,
+            longest_row: None,
+            segments: None,
+        };
         match self {
-            Self::TextCnn(config) => config.vocab_size,
-            Self::Recurrent(_, config) => config.vocab_size,
-            Self::Bert(config, _) => config.vocab_size,
+            Self::TextCnn(config) => endless(config.vocab_size),
+            Self::Recurrent(_, config) => endless(config.vocab_size),
+            Self::Bert(config, _) => Limits {
+                vocab_size: config.vocab_size,
+                longest_row: Some(config.max_position_embeddings),
+                segments: Some(config.type_vocab_size),
+            },
         }
     }
+}
 
+/// What a model can read: the sizes of its tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// How many tokens it knows.
+    pub vocab_size: usize,
     /// The most tokens that a row may have, where there is a limit.
-    pub fn longest_row(&self) -> Option<usize> {
-        match self {
-            Self::Bert(config, _) => Some(config.max_position_embeddings),
-            _ => None,
-        }
-    }
+    pub longest_row: Option<usize>,
+    /// How many segments it knows; nothing where it does not look at them.
+    pub segments: Option<usize>,
 }
 
 impl ModelConfig {
@@ -264,37 +277,35 @@ impl ModelConfig {
         Ok(text)
     }
 
-    /// Reads the bytes of `config.json`, ours or BERT's from transformers.
+    /// Reads the fields of `config.json`, ours or BERT's from transformers.
     ///
     /// # Errors
-    /// Where they are no JSON, name another model, or ask for a variant of BERT that is not computed here.
-    pub fn from_json(bytes: &[u8]) -> Result<Self, StageError> {
-        let fields: Value = serde_json::from_slice(bytes)
-            .map_err(|error| StageError::invalid(format!("`{CONFIG_FILE}` is no JSON: {error}")))?;
-        let model_type = model_type(&fields)?;
-        let network = match model_type {
-            "taper-textcnn" => NetworkConfig::TextCnn(read(&fields)?),
+    /// Where they name another model, or ask for a variant of BERT that is not computed here.
+    pub fn from_fields(fields: &Value) -> Result<Self, StageError> {
+        let network = match model_type(fields)? {
+            "taper-textcnn" => NetworkConfig::TextCnn(read(fields)?),
             "taper-rnn" => {
                 let bend = fields.get("nonlinearity").unwrap_or(&Value::Null);
-                NetworkConfig::Recurrent(Cell::Rnn(read(bend)?), read(&fields)?)
+                NetworkConfig::Recurrent(Cell::Rnn(read(bend)?), read(fields)?)
             }
-            "taper-lstm" => NetworkConfig::Recurrent(Cell::Lstm, read(&fields)?),
-            "taper-gru" => NetworkConfig::Recurrent(Cell::Gru, read(&fields)?),
-            "bert" => NetworkConfig::Bert(bert(&fields)?, extra(&fields)?.pooling),
+            "taper-lstm" => NetworkConfig::Recurrent(Cell::Lstm, read(fields)?),
+            "taper-gru" => NetworkConfig::Recurrent(Cell::Gru, read(fields)?),
+            "bert" => NetworkConfig::Bert(bert(fields)?, extra(fields)?.pooling),
             other => {
                 return Err(StageError::invalid(format!(
                     "`{CONFIG_FILE}` is that of a `{other}` model, which is not trained here"
                 ))
-                .help("`bert` is, and what an earlier `train` stage made"));
+                .help(format!(
+                    "`bert` is, and what an earlier `train` stage made; `evaluate` and `predict` also read classifiers of {FAMILIES}"
+                )));
             }
         };
         let (loss, labels) = match network {
             NetworkConfig::Bert(..) => {
-                let extra = extra(&fields)?;
-                let problem = fields.get("problem_type").and_then(Value::as_str);
-                let loss = match problem {
-                    Some("multi_label_classification") => LossName::BceWithLogits,
-                    _ => extra.loss,
+                let extra = extra(fields)?;
+                let loss = match problem(fields) {
+                    LossName::CrossEntropy => extra.loss,
+                    LossName::BceWithLogits => LossName::BceWithLogits,
                 };
                 (loss, extra.labels)
             }
@@ -306,9 +317,18 @@ impl ModelConfig {
         Ok(Self {
             network,
             loss,
-            classes: labels.unwrap_or_else(|| id2label(&fields)),
+            classes: labels.unwrap_or_else(|| id2label(fields)),
         })
     }
+}
+
+/// Reads the bytes of a `config.json`.
+///
+/// # Errors
+/// Where they are no JSON.
+pub fn parse(bytes: &[u8]) -> Result<Value, StageError> {
+    serde_json::from_slice(bytes)
+        .map_err(|error| StageError::invalid(format!("`{CONFIG_FILE}` is no JSON: {error}")))
 }
 
 /// The `model_type` of a `config.json`.
@@ -329,7 +349,11 @@ fn fields(config: &impl Serialize) -> Result<BTreeMap<String, Value>, serde_json
     serde_json::from_value(serde_json::to_value(config)?)
 }
 
-fn read<T: serde::de::DeserializeOwned>(fields: &Value) -> Result<T, StageError> {
+/// The fields of a `config.json` as a type.
+///
+/// # Errors
+/// Where they are not of that type.
+pub fn read<T: serde::de::DeserializeOwned>(fields: &Value) -> Result<T, StageError> {
     serde_json::from_value(fields.clone()).map_err(|error| {
         StageError::invalid(format!(
             "`{CONFIG_FILE}` does not say what it has to: {error}"
@@ -371,8 +395,17 @@ fn bert(fields: &Value) -> Result<BertConfig, StageError> {
     Ok(config)
 }
 
-/// The names in the order of their ids; transformers calls two classes without names `LABEL_0` and `LABEL_1`.
-fn id2label(fields: &Value) -> Vec<String> {
+/// What the logits of a model of transformers mean.
+pub fn problem(fields: &Value) -> LossName {
+    match fields.get("problem_type").and_then(Value::as_str) {
+        Some("multi_label_classification") => LossName::BceWithLogits,
+        _ => LossName::CrossEntropy,
+    }
+}
+
+/// The names in the order of their ids; none without a head. Transformers calls two classes without names
+/// `LABEL_0` and `LABEL_1`.
+pub fn id2label(fields: &Value) -> Vec<String> {
     let mut names: Vec<(usize, String)> = fields
         .get("id2label")
         .and_then(Value::as_object)
@@ -408,6 +441,10 @@ fn has_head(fields: &Value) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn from_json(bytes: &[u8]) -> Result<ModelConfig, StageError> {
+        ModelConfig::from_fields(&parse(bytes)?)
+    }
 
     fn classes() -> Vec<String> {
         ["neg", "pos"].map(str::to_owned).to_vec()
@@ -462,7 +499,7 @@ mod tests {
         configs.push(bert_model(Pooling::Pooler, LossName::BceWithLogits));
         for config in configs {
             let text = config.to_json().unwrap();
-            assert_eq!(ModelConfig::from_json(text.as_bytes()).unwrap(), config);
+            assert_eq!(from_json(text.as_bytes()).unwrap(), config);
         }
     }
 
@@ -528,7 +565,7 @@ mod tests {
             .map(|id| (id.to_string(), Value::from(format!("class {id}"))))
             .collect();
         let fields = serde_json::json!({ "model_type": "bert", "id2label": ids });
-        let config = ModelConfig::from_json(fields.to_string().as_bytes()).unwrap();
+        let config = from_json(fields.to_string().as_bytes()).unwrap();
         assert_eq!(config.classes[10], "class 10");
     }
 
@@ -548,7 +585,7 @@ mod tests {
             (r#"{"hidden_size": 3}"#, "model_type"),
             ("{", "no JSON"),
         ] {
-            let error = ModelConfig::from_json(config.as_bytes()).unwrap_err();
+            let error = from_json(config.as_bytes()).unwrap_err();
             assert!(error.message.contains(word), "{error}");
         }
     }

@@ -8,21 +8,26 @@
 //! training.json        the parameters of the training, and how it ended
 //! history.jsonl        what was logged
 //! ```
-//! A model from the hub has whichever files its repository has.
+//! A model from the hub has whichever files its repository has; the weights of a large one are several files
+//! with an index, `model.safetensors.index.json`.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use serde::Deserialize;
 use serde_json::Value;
 use taper_cache::ArtifactType;
 use taper_engine::{Artifact, ArtifactFiles, StageError};
 use taper_nn::{Parameters, Tensor};
 
-use super::config::{CONFIG_FILE, ModelConfig, model_type};
+use super::config::{self, CONFIG_FILE, ModelConfig};
 use super::tokens::{TOKENIZER_FILE, TokenSettings};
-use super::weights::{self, NamedTensor, WeightsFile};
+use super::weights::{self, NamedTensor, Weights, WeightsFile};
 
 /// The name of the weights' file.
 pub const WEIGHTS_FILE: &str = "model.safetensors";
+/// The name of the file that says which of several files has which tensor.
+pub const INDEX_FILE: &str = "model.safetensors.index.json";
 /// The name of the history's file.
 pub const HISTORY_FILE: &str = "history.jsonl";
 /// The name of the file that says how the model was trained.
@@ -69,15 +74,12 @@ impl Model {
         })
     }
 
-    /// The `model_type` of its `config.json`.
+    /// The fields of its `config.json`.
     ///
     /// # Errors
-    /// Where the file is missing or does not say.
-    pub fn model_type(&self) -> Result<String, StageError> {
-        let bytes = fs_err::read(self.path(CONFIG_FILE)?)?;
-        let config: Value = serde_json::from_slice(&bytes)
-            .map_err(|error| StageError::invalid(format!("`{CONFIG_FILE}` is no JSON: {error}")))?;
-        model_type(&config).map(str::to_owned)
+    /// Where the file is missing or no JSON.
+    pub fn config_fields(&self) -> Result<Value, StageError> {
+        config::parse(&fs_err::read(self.path(CONFIG_FILE)?)?)
     }
 
     /// What its `config.json` says.
@@ -85,15 +87,37 @@ impl Model {
     /// # Errors
     /// Where the file is missing, or the network is none of those that are trained here.
     pub fn config(&self) -> Result<ModelConfig, StageError> {
-        ModelConfig::from_json(&fs_err::read(self.path(CONFIG_FILE)?)?)
+        ModelConfig::from_fields(&self.config_fields()?)
     }
 
-    /// Its weights.
+    /// Its weights: `model.safetensors`, else the files that the index names.
     ///
     /// # Errors
-    /// Where the file is missing or damaged.
-    pub fn weights(&self) -> Result<WeightsFile, StageError> {
-        WeightsFile::open(&self.path(WEIGHTS_FILE)?, WEIGHTS_FILE)
+    /// Where a file is missing or damaged, or lacks a tensor that the index says it has.
+    pub fn weights(&self) -> Result<Weights, StageError> {
+        let open = |name: &str| WeightsFile::open(&self.path(name)?, name);
+        let index = match self.files.path(INDEX_FILE) {
+            Some(index) if self.files.path(WEIGHTS_FILE).is_none() => Index::read(&index)?,
+            _ => {
+                let files = vec![open(WEIGHTS_FILE)?];
+                return Ok(Weights { files });
+            }
+        };
+        let names: BTreeSet<&String> = index.weight_map.values().collect();
+        let files: Result<_, StageError> = names.into_iter().map(|name| open(name)).collect();
+        let weights = Weights { files: files? };
+        let found = weights.tensors()?;
+        let absent = index.weight_map.iter().find(|(tensor, _)| {
+            let name = |(name, _): &(String, _)| name.cmp(tensor);
+            found.binary_search_by(name).is_err()
+        });
+        match absent {
+            None => Ok(weights),
+            Some((tensor, file)) => Err(StageError::invalid(format!(
+                "`{INDEX_FILE}` says that `{file}` has the tensor `{tensor}`, and it has not"
+            ))
+            .help("its files have to be of one revision: fetch the model again")),
+        }
     }
 
     /// Where its `tokenizer.json` is, where it has one.
@@ -107,6 +131,20 @@ impl Model {
     /// Where the file cannot be read.
     pub fn token_settings(&self) -> Result<Option<TokenSettings>, StageError> {
         TokenSettings::read(&self.files)
+    }
+}
+
+/// What [`INDEX_FILE`] says.
+#[derive(Deserialize)]
+struct Index {
+    /// The file of each tensor.
+    weight_map: BTreeMap<String, String>,
+}
+
+impl Index {
+    fn read(path: &std::path::Path) -> Result<Self, StageError> {
+        serde_json::from_slice(&fs_err::read(path)?)
+            .map_err(|error| StageError::invalid(format!("`{INDEX_FILE}` cannot be read: {error}")))
     }
 }
 
@@ -145,7 +183,7 @@ pub struct Loaded {
     pub remade: Vec<String>,
 }
 
-/// Reads the weights of `file` into the buffer of a network. Names count with and without `bert.`, and with the
+/// Reads weights into the buffer of a network. Names count with and without `bert.`, and with the
 /// old `gamma` and `beta` for `weight` and `bias`. What is missing begins as a new network of this `seed` does, and so does a
 /// head of another size.
 ///
@@ -153,10 +191,10 @@ pub struct Loaded {
 /// Where a tensor's shape differs, its numbers are no floating-point numbers, or nothing but the head is there.
 pub fn load_weights(
     parameters: &Parameters,
-    file: &WeightsFile,
+    weights: &Weights,
     seed: u64,
 ) -> Result<Loaded, StageError> {
-    let mut given: Vec<_> = file
+    let mut given: Vec<_> = weights
         .tensors()?
         .into_iter()
         .map(|(name, tensor)| (canonical_name(&name), name, tensor))
@@ -234,6 +272,7 @@ fn is_buffer(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use taper_cache::{Blob, BlobName, Digest, Manifest};
     use taper_nn::parameters::Initial;
 
     use super::*;
@@ -248,13 +287,39 @@ mod tests {
         parameters
     }
 
-    fn file(tensors: &[NamedTensor<'_>]) -> (tempfile::TempDir, WeightsFile) {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("w");
-        let out = fs_err::File::create(&path).unwrap();
+    /// The files of a folder as a model.
+    fn model(folder: &std::path::Path, names: &[&str]) -> Model {
+        let blob = |name: &&str| {
+            let bytes = fs_err::read(folder.join(name)).unwrap();
+            let blob = Blob {
+                digest: Digest::of(&bytes),
+                size: bytes.len() as u64,
+            };
+            (BlobName::new(*name).unwrap(), blob)
+        };
+        let manifest = Manifest::new(ArtifactType::Model, names.iter().map(blob).collect());
+        let manifest = manifest.unwrap();
+        let paths: BTreeMap<_, _> = manifest
+            .blobs
+            .iter()
+            .map(|(name, blob)| (blob.digest, folder.join(name.as_str())))
+            .collect();
+        Model::open(ArtifactFiles::new(manifest, move |digest| {
+            paths[digest].clone()
+        }))
+        .unwrap()
+    }
+
+    fn write(folder: &std::path::Path, name: &str, tensors: &[NamedTensor<'_>]) {
+        let out = fs_err::File::create(folder.join(name)).unwrap();
         weights::write(out, ("format", "pt"), tensors).unwrap();
-        let file = WeightsFile::open(&path, WEIGHTS_FILE).unwrap();
-        (folder, file)
+    }
+
+    fn file(tensors: &[NamedTensor<'_>]) -> (tempfile::TempDir, Weights) {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), WEIGHTS_FILE, tensors);
+        let weights = model(folder.path(), &[WEIGHTS_FILE]).weights().unwrap();
+        (folder, weights)
     }
 
     const EMBEDDINGS: [f32; 6] = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
@@ -330,13 +395,47 @@ mod tests {
     #[test]
     fn weights_written_are_weights_read() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(WEIGHTS_FILE);
         let parameters = parameters(2);
         let values: Vec<f32> = parameters.initialize(4);
-        write_weights(&path, &parameters, &values).unwrap();
-        let file = WeightsFile::open(&path, WEIGHTS_FILE).unwrap();
+        write_weights(&folder.path().join(WEIGHTS_FILE), &parameters, &values).unwrap();
+        let file = model(folder.path(), &[WEIGHTS_FILE]).weights().unwrap();
         let loaded = load_weights(&parameters, &file, 5).unwrap();
         assert_eq!(loaded.values, values);
         assert!(loaded.missing.is_empty() && loaded.unexpected.is_empty());
+    }
+
+    #[test]
+    fn weights_in_several_files_are_read_as_from_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let tensors = old_names();
+        let names = [
+            "model-00001-of-00002.safetensors",
+            "model-00002-of-00002.safetensors",
+        ];
+        write(folder.path(), names[0], &tensors[..2]);
+        write(folder.path(), names[1], &tensors[2..]);
+        let place = |(index, tensor): (usize, &NamedTensor<'_>)| {
+            (tensor.name.to_owned(), names[index / 2 % 2].into())
+        };
+        let map: BTreeMap<String, Value> = tensors.iter().enumerate().map(place).take(4).collect();
+        let index = |map| serde_json::json!({ "metadata": {}, "weight_map": map }).to_string();
+        let put = |map| fs_err::write(folder.path().join(INDEX_FILE), index(map)).unwrap();
+        put(map.clone());
+        let all = [names[0], names[1], INDEX_FILE];
+        let weights = model(folder.path(), &all).weights().unwrap();
+        let (_folder, file) = file(&tensors);
+        let parameters = parameters(2);
+        assert_eq!(
+            load_weights(&parameters, &weights, 9).unwrap(),
+            load_weights(&parameters, &file, 9).unwrap()
+        );
+        let told = |names: &[&str]| model(folder.path(), names).weights().unwrap_err().message;
+        insta::assert_snapshot!(told(&all[1..]), @"the model has no `model-00001-of-00002.safetensors`; it has model-00002-of-00002.safetensors, model.safetensors.index.json");
+        let mut more = map;
+        more.insert("pooler.bias".to_owned(), names[0].into());
+        put(more);
+        insta::assert_snapshot!(told(&all), @"`model.safetensors.index.json` says that `model-00001-of-00002.safetensors` has the tensor `pooler.bias`, and it has not");
+        write(folder.path(), names[0], &tensors[1..3]);
+        insta::assert_snapshot!(told(&all), @"tensor `classifier.weight` is in two of the files with the weights");
     }
 }

@@ -1,4 +1,5 @@
-//! Safetensors files: named tensors of numbers, read without copying, written in one stable form.
+//! Safetensors files: named tensors of numbers, read without copying, written in one stable form. The weights of
+//! a model are one such file, or several.
 //!
 //! The file is 8 bytes of length, that many bytes of JSON (`{"__metadata__": {…}, "name": {"dtype", "shape",
 //! "data_offsets"}}`), and the numbers. It is written here by hand: names ascending, at most one entry of metadata
@@ -79,6 +80,33 @@ pub fn write(
         }
     }
     out.flush()
+}
+
+/// The weights of a model: what its safetensors files hold together.
+#[derive(Clone, Debug)]
+pub struct Weights {
+    /// The files; no tensor is in two of them.
+    pub files: Vec<WeightsFile>,
+}
+
+impl Weights {
+    /// The tensors of all files, names ascending.
+    ///
+    /// # Errors
+    /// Where a file is no safetensors file, or two have the same tensor.
+    pub fn tensors(&self) -> Result<Vec<(String, TensorView<'_>)>, StageError> {
+        let mut tensors = Vec::new();
+        for file in &self.files {
+            tensors.extend(file.tensors()?);
+        }
+        tensors.sort_by(|(a, _), (b, _)| a.cmp(b));
+        match tensors.array_windows().find(|[(a, _), (b, _)]| a == b) {
+            None => Ok(tensors),
+            Some([(name, _), _]) => Err(StageError::invalid(format!(
+                "tensor `{name}` is in two of the files with the weights"
+            ))),
+        }
+    }
 }
 
 /// A safetensors file, mapped.

@@ -7,7 +7,7 @@ use super::params::{
     BertParams, BertSizes, LossParams, NetworkParams, Nonlinearity, Pooling, RecurrentParams,
 };
 use crate::artifact::config::{
-    BertConfig, Cell, LossName, ModelConfig, NetworkConfig, RecurrentConfig, TextCnnConfig,
+    BertConfig, Cell, Limits, LossName, ModelConfig, NetworkConfig, RecurrentConfig, TextCnnConfig,
 };
 use crate::artifact::tokens::{TokenSettings, TokenSplit};
 
@@ -20,7 +20,7 @@ pub fn choose(
     from: Option<&NetworkConfig>,
     tokens: &TokenSettings,
 ) -> Result<NetworkConfig, StageError> {
-    let vocab_size = from.map_or(tokens.vocab_size, NetworkConfig::vocab_size);
+    let vocab_size = from.map_or(tokens.vocab_size, |from| from.limits().vocab_size);
     let Some(params) = params else {
         return from.cloned().ok_or_else(|| {
             StageError::invalid("there is no network to train")
@@ -186,17 +186,17 @@ pub fn model_config(
     }
 }
 
-/// Whether the rows of `split` can be read by the network at all.
+/// Whether the rows of `split` can be read by a network with these limits at all.
 ///
 /// # Errors
 /// Where a token, a segment or a length is beyond its tables.
 pub fn check_fit(
-    network: &NetworkConfig,
+    limits: &Limits,
     tokens: &TokenSettings,
     name: &str,
     split: &TokenSplit,
 ) -> Result<(), StageError> {
-    let known = network.vocab_size();
+    let known = limits.vocab_size;
     if tokens.vocab_size > known || tokens.pad_token_id as usize >= known {
         return Err(StageError::invalid(format!(
             "the tokens come from a vocabulary of {}, the model knows {known}",
@@ -206,21 +206,19 @@ pub fn check_fit(
         .at("data"));
     }
     let longest = split.longest();
-    if let Some(limit) = network.longest_row().filter(|&limit| longest > limit) {
+    if let Some(limit) = limits.longest_row.filter(|&limit| longest > limit) {
         return Err(StageError::invalid(format!(
             "a row of `{name}` has {longest} tokens, the model reads {limit} at most"
         ))
         .help(format!("set `max_length: {limit}` in the `tokenize` stage"))
         .at("data"));
     }
-    if let NetworkConfig::Bert(config, _) = network {
-        let beyond =
-            |segment: &i8| usize::try_from(*segment).is_ok_and(|s| s >= config.type_vocab_size);
+    if let Some(segments) = limits.segments {
+        let beyond = |segment: &i8| usize::try_from(*segment).is_ok_and(|s| s >= segments);
         let row = split.rows().position(|row| row.type_ids.iter().any(beyond));
         if let Some(row) = row {
             return Err(StageError::invalid(format!(
-                "row {row} (counted from 0) of `{name}` has more than the {} segments that the model knows",
-                config.type_vocab_size
+                "row {row} (counted from 0) of `{name}` has more than the {segments} segments that the model knows"
             ))
             .at("data"));
         }
