@@ -8,7 +8,7 @@ use taper_engine::{Context, Device, Kind, Makes, Stage, StageError};
 use taper_nn::loss::Loss;
 use taper_nn::optimizer::{Adam, Optimizer, Rule, Sgd};
 use taper_nn::schedule::{Course, Schedule};
-use taper_nn::{Network, Parameters};
+use taper_nn::{Learner, Network, Parameters};
 
 use crate::artifact::config::{CONFIG_FILE, ModelConfig};
 use crate::artifact::model::{
@@ -126,9 +126,7 @@ impl Kind for Train {
         };
         let training = Training {
             network: built,
-            parameters: parameters.clone(),
-            weights,
-            optimizer,
+            learner: Learner::new(parameters.clone(), weights, optimizer),
             loss,
             classes: classes.clone(),
             train: split,

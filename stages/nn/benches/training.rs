@@ -30,7 +30,7 @@ use taper_nn::model::{
 };
 use taper_nn::optimizer::{Adam, Optimizer, Rule};
 use taper_nn::random::{Purpose, Stream};
-use taper_nn::{Batch, Dropout};
+use taper_nn::{Batch, Dropout, Learner};
 
 /// One of the jobs, named as `peer_train.py` names it.
 struct Job {
@@ -331,8 +331,8 @@ fn measure(
     if let Some(path) = init {
         read_weights(path, &parameters, &mut weights)?;
     }
-    let mut gradients = vec![0f32; parameters.buffer_len()];
-    let mut optimizer = Optimizer::new(job.rule, &[], &parameters);
+    let optimizer = Optimizer::new(job.rule, &[], &parameters);
+    let mut learner = Learner::new(parameters, weights, optimizer);
     let mut steps = Vec::new();
     let started = Instant::now();
     let mut index = 0;
@@ -343,20 +343,8 @@ fn measure(
             epoch: index as u64,
         };
         let began = Instant::now();
-        gradients.fill(0.0);
-        let logits = network.forward(&weights, batch, Some(&dropout));
-        let mut gradient = vec![0f32; logits.len()];
-        let loss = job
-            .loss
-            .gradient(&logits, &batch.labels, 1.0, &mut gradient);
-        network.backward(&weights, batch, &gradient, &mut gradients);
-        optimizer.step(
-            &parameters,
-            &mut weights,
-            &gradients,
-            job.learning_rate,
-            1.0,
-        );
+        let (loss, _) = learner.add_batch(&mut *network, batch, &dropout, &job.loss, 1.0);
+        learner.step(job.learning_rate, 1.0);
         let took = began.elapsed();
         if !loss.mean().is_finite() {
             return Err(format!("the loss of step {index} is not finite"));
@@ -366,12 +354,13 @@ fn measure(
         }
         index += 1;
     }
+    let (weights, _) = learner.settle();
     let mut evaluations = Vec::new();
     let started = Instant::now();
     while evaluations.len() < 5 || started.elapsed() < time / 3 {
         let batch = &batches[evaluations.len() % batches.len()];
         let began = Instant::now();
-        let logits = network.forward(&weights, batch, None);
+        let logits = network.forward(weights, batch, None);
         job.loss.value(&logits, &batch.labels);
         evaluations.push(1e3 * began.elapsed().as_secs_f64());
     }

@@ -36,6 +36,15 @@ impl Batch {
         self.offsets[row] as usize..self.offsets[row + 1] as usize
     }
 
+    /// The ids that it may read, ascending, each once: those of its tokens and of the padding.
+    pub fn named(&self) -> Vec<u32> {
+        let mut named = self.ids.clone();
+        named.push(self.padding_id);
+        named.sort_unstable();
+        named.dedup();
+        named
+    }
+
     /// The tokens of all rows.
     pub fn tokens(&self) -> usize {
         self.ids.len()

@@ -7,6 +7,7 @@
 
 pub mod batch;
 pub mod kernels;
+pub mod learner;
 pub mod loss;
 pub mod math;
 pub mod model;
@@ -19,6 +20,7 @@ pub mod real;
 pub mod schedule;
 
 pub use batch::{Batch, Dropout};
+pub use learner::Learner;
 pub use parameters::{Initial, Parameters, Tensor};
 pub use real::Real;
 

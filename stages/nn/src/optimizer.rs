@@ -1,10 +1,12 @@
 //! Optimizers: what a step does to the weights, with PyTorch's arithmetic and defaults.
 //!
 //! The moments lie in buffers of the layout of the weights. A tensor that is not trained is left alone
-//! altogether: no decay, no moments, no part in the norm of the gradient.
+//! altogether: no decay, no moments, no part in the norm of the gradient. Rows of a gathered tensor make
+//! the steps in which no batch names them later, to the same bits ([`Backlog`]); [`crate::Learner`] sees to it
+//! that nobody reads them before.
 
 use crate::Real;
-use crate::kernels::{self, AdamStep, SgdStep, sum_of_squares};
+use crate::kernels::{self, AdamStep, Backlog, SgdStep, sum_of_squares};
 use crate::parameters::{Parameters, Tensor};
 
 /// Adam's constants, for both of its forms.
@@ -61,6 +63,9 @@ impl Rule {
     }
 }
 
+/// Steps that rows may miss before all make them.
+const LONGEST_BACKLOG: usize = 4096;
+
 /// All that an optimizer remembers from step to step: with the weights, what a checkpoint must hold.
 #[derive(Clone, Debug, PartialEq)]
 pub struct State<R> {
@@ -78,6 +83,8 @@ pub struct Optimizer<R> {
     rule: Rule,
     no_decay: Vec<String>,
     state: State<R>,
+    /// For each tensor the steps that its rows have missed, where they may.
+    backlogs: Vec<Option<Backlog<R>>>,
 }
 
 impl<R: Real> Optimizer<R> {
@@ -90,8 +97,19 @@ impl<R: Real> Optimizer<R> {
             Rule::Sgd(sgd) if sgd.momentum != 0.0 => (len, 0),
             Rule::Sgd(_) => (0, 0),
         };
+        let spares = |tensor: &Tensor| no_decay.iter().any(|part| tensor.name.contains(part));
+        let backlog = |tensor: &Tensor| {
+            let may_wait = match rule {
+                Rule::AdamW(_) => true,
+                Rule::Adam(adam) => adam.weight_decay == 0.0 || spares(tensor),
+                Rule::Sgd(_) => false,
+            };
+            let [rows, width] = tensor.shape[..].try_into().ok()?;
+            (may_wait && tensor.gathered && tensor.trained).then(|| Backlog::new(rows, width))
+        };
         Self {
             rule,
+            backlogs: parameters.tensors().iter().map(backlog).collect(),
             no_decay: no_decay.to_vec(),
             state: State {
                 step: 0,
@@ -101,7 +119,7 @@ impl<R: Real> Optimizer<R> {
         }
     }
 
-    /// What a checkpoint must hold.
+    /// What a checkpoint must hold, after [`Optimizer::settle`].
     pub fn state(&self) -> &State<R> {
         &self.state
     }
@@ -117,18 +135,55 @@ impl<R: Real> Optimizer<R> {
         fits
     }
 
+    /// Lets the rows `named` of gathered tensors, ascending, make the steps that they have missed.
+    pub(crate) fn catch_up(&mut self, parameters: &Parameters, weights: &mut [R], named: &[u32]) {
+        self.backlogs(parameters, weights, |backlog, weights, first, second| {
+            backlog.catch_up(named, weights, first, second);
+        });
+    }
+
+    /// Lets all rows make the steps that they have missed.
+    pub(crate) fn settle(&mut self, parameters: &Parameters, weights: &mut [R]) {
+        self.backlogs(parameters, weights, |backlog, weights, first, second| {
+            if !backlog.is_empty() {
+                backlog.settle(weights, first, second);
+            }
+        });
+    }
+
+    fn backlogs(
+        &mut self,
+        parameters: &Parameters,
+        weights: &mut [R],
+        work: impl Fn(&mut Backlog<R>, &mut [R], &mut [R], &mut [R]),
+    ) {
+        for (tensor, backlog) in parameters.tensors().iter().zip(&mut self.backlogs) {
+            if let Some(backlog) = backlog {
+                let State { first, second, .. } = &mut self.state;
+                let range = tensor.range();
+                let (first, second) = (&mut first[range.clone()], &mut second[range.clone()]);
+                work(backlog, &mut weights[range], first, second);
+            }
+        }
+    }
+
     /// Makes one step with the learning rate `learning_rate` against `gradients`, each multiplied by
-    /// `scale` first (as [`clip_scale`] says, or 1).
-    pub fn step(
+    /// `scale` first (as [`clip_scale`] says, or 1). Only the rows `named` of gathered tensors, ascending and
+    /// caught up, have a gradient.
+    pub(crate) fn step(
         &mut self,
         parameters: &Parameters,
         weights: &mut [R],
         gradients: &[R],
+        named: &[u32],
         learning_rate: f64,
         scale: f64,
     ) {
         self.state.step += 1;
-        for tensor in parameters.tensors().iter().filter(|tensor| tensor.trained) {
+        for (index, tensor) in parameters.tensors().iter().enumerate() {
+            if !tensor.trained {
+                continue;
+            }
             let decay = self.weight_decay(tensor);
             let range = tensor.range();
             let weights = &mut weights[range.clone()];
@@ -153,8 +208,16 @@ impl<R: Real> Optimizer<R> {
                         step: *step,
                         gradient_scale: scale,
                     };
-                    let first = &mut first[range.clone()];
-                    kernels::adam(&step, weights, gradients, first, &mut second[range]);
+                    let (first, second) = (&mut first[range.clone()], &mut second[range]);
+                    match &mut self.backlogs[index] {
+                        None => kernels::adam(&step, weights, gradients, first, second),
+                        Some(backlog) => {
+                            backlog.step(&step, named, weights, gradients, first, second);
+                            if backlog.len() >= LONGEST_BACKLOG {
+                                backlog.settle(weights, first, second);
+                            }
+                        }
+                    }
                 }
                 Rule::Sgd(descent) => {
                     let step = SgdStep {
@@ -216,7 +279,7 @@ mod tests {
         let gradients = vec![0.5; parameters.buffer_len()];
         let mut optimizer = Optimizer::new(rule, &["bias".to_owned()], &parameters);
         for _ in 0..steps {
-            optimizer.step(&parameters, &mut weights, &gradients, 0.1, 1.0);
+            optimizer.step(&parameters, &mut weights, &gradients, &[], 0.1, 1.0);
         }
         let at = |i: usize| weights[parameters.tensors()[i].offset];
         vec![at(0), at(1), at(2)]
@@ -261,12 +324,12 @@ mod tests {
         let gradients: Vec<f32> = (0..parameters.buffer_len()).map(|i| i as f32).collect();
         let mut weights = vec![1.0; parameters.buffer_len()];
         let mut optimizer = Optimizer::new(Rule::AdamW(Adam::ADAMW), &[], &parameters);
-        optimizer.step(&parameters, &mut weights, &gradients, 0.1, 1.0);
+        optimizer.step(&parameters, &mut weights, &gradients, &[], 0.1, 1.0);
         let mut other = Optimizer::new(Rule::AdamW(Adam::ADAMW), &[], &parameters);
         assert!(other.restore(optimizer.state().clone()));
         let mut others = weights.clone();
-        optimizer.step(&parameters, &mut weights, &gradients, 0.1, 0.5);
-        other.step(&parameters, &mut others, &gradients, 0.1, 0.5);
+        optimizer.step(&parameters, &mut weights, &gradients, &[], 0.1, 0.5);
+        other.step(&parameters, &mut others, &gradients, &[], 0.1, 0.5);
         assert_eq!(weights, others);
         assert!(!other.restore(State {
             step: 1,

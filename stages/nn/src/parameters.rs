@@ -54,6 +54,9 @@ pub struct Tensor {
     pub trained: bool,
     /// What it holds before any training.
     pub initial: Initial,
+    /// Whether a batch reads only the rows that its tokens name, and gives only them a gradient
+    /// ([`crate::Batch::named`]).
+    pub gathered: bool,
 }
 
 impl Tensor {
@@ -121,10 +124,25 @@ impl Parameters {
             offset: self.len,
             trained: true,
             initial,
+            gathered: false,
         };
         let range = tensor.range();
         self.len = range.end.next_multiple_of(Self::ALIGNMENT);
         self.tensors.push(tensor);
+        range
+    }
+
+    /// [`Parameters::add`] for word embeddings: see [`Tensor::gathered`].
+    pub fn add_gathered(
+        &mut self,
+        name: impl Into<String>,
+        shape: [usize; 2],
+        initial: Initial,
+    ) -> Range<usize> {
+        let range = self.add(name, &shape, initial);
+        if let Some(tensor) = self.tensors.last_mut() {
+            tensor.gathered = true;
+        }
         range
     }
 

@@ -8,11 +8,12 @@
 use std::collections::BTreeMap;
 
 use crate::batch::{Batch, Dropout};
+use crate::learner::Learner;
 use crate::loss::Loss;
 use crate::model::{
     Architecture, BertConfig, Pooling, RecurrentConfig, RecurrentKind, TextCnnConfig,
 };
-use crate::optimizer::{Adam, Optimizer, Rule, Sgd, clip_scale, gradient_norm};
+use crate::optimizer::{Adam, Optimizer, Rule, Sgd, clip_scale};
 use crate::random::{Purpose, Stream};
 use crate::schedule::{Course, Schedule};
 
@@ -50,10 +51,11 @@ impl Training {
     /// little-endian bytes.
     pub fn digest(&self) -> String {
         let mut network = self.architecture.build::<f32>();
-        let mut weights: Vec<f32> = network.parameters().initialize(SEED);
-        let mut gradients = vec![0.0; weights.len()];
+        let parameters = network.parameters().clone();
+        let weights: Vec<f32> = parameters.initialize(SEED);
         let no_decay = ["bias".to_owned(), "LayerNorm".to_owned()];
-        let mut optimizer = Optimizer::new(self.rule, &no_decay, network.parameters());
+        let optimizer = Optimizer::new(self.rule, &no_decay, &parameters);
+        let mut learner = Learner::new(parameters.clone(), weights, optimizer);
         let schedule = Schedule {
             course: self.course,
             warmup: 2,
@@ -65,20 +67,15 @@ impl Training {
                 seed: SEED,
                 epoch: step / 2,
             };
-            let logits = network.forward(&weights, &batch, Some(&dropout));
-            let mut logits_gradient = vec![0.0; logits.len()];
-            self.loss
-                .gradient(&logits, &batch.labels, 1.0, &mut logits_gradient);
-            gradients.fill(0.0);
-            network.backward(&weights, &batch, &logits_gradient, &mut gradients);
-            let scale = self.clip.map_or(1.0, |limit| {
-                clip_scale(gradient_norm(network.parameters(), &gradients), limit)
-            });
-            let rate = schedule.learning_rate(5e-3, step + 1);
-            optimizer.step(network.parameters(), &mut weights, &gradients, rate, scale);
+            learner.add_batch(&mut *network, &batch, &dropout, &self.loss, 1.0);
+            let scale = self
+                .clip
+                .map_or(1.0, |limit| clip_scale(learner.gradient_norm(), limit));
+            learner.step(schedule.learning_rate(5e-3, step + 1), scale);
         }
+        let weights = learner.into_weights();
         let mut hasher = blake3::Hasher::new();
-        for tensor in network.parameters().tensors() {
+        for tensor in parameters.tensors() {
             hasher.update(tensor.name.as_bytes());
             hasher.update(&[0]);
             for weight in &weights[tensor.range()] {

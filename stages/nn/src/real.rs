@@ -35,6 +35,8 @@ pub trait Real:
     const ONE: Self;
     /// Minus infinity: what a maximum begins with.
     const LEAST: Self;
+    /// What of a number can be added to it, or subtracted, and is lost in rounding.
+    const NEGLIGIBLE: Self;
 
     /// The nearest value.
     fn from_f64(value: f64) -> Self;
@@ -91,6 +93,7 @@ impl Real for f32 {
     const ZERO: Self = 0.0;
     const ONE: Self = 1.0;
     const LEAST: Self = Self::NEG_INFINITY;
+    const NEGLIGIBLE: Self = 1.0 / (1_u32 << 26) as Self;
 
     #[inline(always)]
     fn from_f64(value: f64) -> Self {
@@ -142,6 +145,7 @@ impl Real for f64 {
     const ZERO: Self = 0.0;
     const ONE: Self = 1.0;
     const LEAST: Self = Self::NEG_INFINITY;
+    const NEGLIGIBLE: Self = 1.0 / (1_u64 << 55) as Self;
 
     #[inline(always)]
     fn from_f64(value: f64) -> Self {

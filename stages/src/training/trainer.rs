@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use taper_engine::{Reporter, StageError, Unit};
 use taper_nn::loss::Loss;
-use taper_nn::optimizer::{Optimizer, clip_scale, gradient_norm};
+use taper_nn::optimizer::clip_scale;
 use taper_nn::schedule::Schedule;
-use taper_nn::{Dropout, Network, Parameters};
+use taper_nn::{Dropout, Learner, Network};
 
 use super::batches::{StepBatches, Steps, Width, ahead};
 use super::checkpoint::{Checkpoints, Means, Parts, Pending, Position, Snapshot};
@@ -80,12 +80,8 @@ pub struct Stopping {
 pub struct Training<'a> {
     /// The network.
     pub network: Box<dyn Network<f32>>,
-    /// Its tensors, with what is frozen marked as not trained.
-    pub parameters: Parameters,
-    /// Its weights.
-    pub weights: Vec<f32>,
-    /// The optimizer before its first step.
-    pub optimizer: Optimizer<f32>,
+    /// Its weights and the optimizer, before the first step.
+    pub learner: Learner<f32>,
     /// What is made small.
     pub loss: Loss,
     /// The names of the classes.
@@ -172,7 +168,6 @@ pub struct RecordSettings<'a> {
 struct Run<'a> {
     training: Training<'a>,
     position: Position,
-    gradients: Vec<f32>,
     best: Option<Vec<f32>>,
     checkpoints: &'a Checkpoints,
     cadence: Cadence,
@@ -197,21 +192,18 @@ impl<'a> Run<'a> {
             best: kept,
         }) = checkpoints.newest(reporter)?
         {
-            let fits = weights.len() == training.weights.len();
-            if fits && training.optimizer.restore(optimizer) {
+            if training.learner.restore(weights, optimizer) {
                 reporter.note(format!(
                     "going on from the checkpoint of step {} of {}",
                     reached.step, training.plan.schedule.total
                 ));
                 last = Some(reached.step);
                 position = reached;
-                training.weights = weights;
                 best = kept;
             }
         }
         let recorder = Recorder::begin(record.folder, record.tensorboard, &position.history)?;
         Ok(Self {
-            gradients: vec![0.0; training.weights.len()],
             cadence: Cadence::new(training.plan.checkpoint_every, last),
             training,
             position,
@@ -226,9 +218,7 @@ impl<'a> Run<'a> {
     fn step(&mut self, step: &StepBatches) -> Result<(), StageError> {
         let Training {
             network,
-            parameters,
-            weights,
-            optimizer,
+            learner,
             loss,
             plan,
             ..
@@ -239,11 +229,8 @@ impl<'a> Run<'a> {
         };
         let share = 1.0 / step.batches.len() as f64;
         let (mut step_loss, mut right, mut rows, mut tokens) = (0.0, 0, 0, 0);
-        self.gradients.fill(0.0);
         for batch in &step.batches {
-            let logits = network.forward(weights, batch, Some(&dropout));
-            let mut logits_gradient = vec![0.0; logits.len()];
-            let sum = loss.gradient(&logits, &batch.labels, share, &mut logits_gradient);
+            let (sum, logits) = learner.add_batch(network.as_mut(), batch, &dropout, loss, share);
             if !sum.mean().is_finite() {
                 return Err(self.not_finite("loss", sum.mean()));
             }
@@ -254,11 +241,9 @@ impl<'a> Run<'a> {
                 .count() as u64;
             rows += batch.len() as u64;
             tokens += batch.tokens() as u64;
-            network.backward(weights, batch, &logits_gradient, &mut self.gradients);
         }
         let due = plan.due(self.position.step + 1, step.ends_epoch);
-        let norm = (plan.clip_norm.is_some() || due.logs)
-            .then(|| gradient_norm(parameters, &self.gradients));
+        let norm = (plan.clip_norm.is_some() || due.logs).then(|| learner.gradient_norm());
         if let Some(norm) = norm.filter(|norm| !norm.is_finite()) {
             return Err(self.not_finite("norm of the gradient", norm));
         }
@@ -269,7 +254,7 @@ impl<'a> Run<'a> {
         let learning_rate = plan
             .schedule
             .learning_rate(plan.learning_rate, self.position.step);
-        optimizer.step(parameters, weights, &self.gradients, learning_rate, scale);
+        learner.step(learning_rate, scale);
         self.recorder.count(rows, tokens);
         let position = &mut self.position;
         position.step += 1;
@@ -346,9 +331,10 @@ impl<'a> Run<'a> {
             batch_size: plan.batch_size,
             width: plan.width,
         };
+        let (weights, _) = training.learner.settle();
         let evaluation = evaluate(
             training.network.as_mut(),
-            &training.weights,
+            weights,
             split,
             reading,
             &progress,
@@ -377,7 +363,8 @@ impl<'a> Run<'a> {
             .best
             .observe(entry.step, value, plan.monitor.mode, 0.0);
         if better && plan.keep == Keep::Best {
-            self.best = Some(training.weights.clone());
+            let (weights, _) = training.learner.settle();
+            self.best = Some(weights.to_vec());
         }
         if let Some(stopping) = &plan.stopping {
             let value = figure(&stopping.monitor);
@@ -399,10 +386,11 @@ impl<'a> Run<'a> {
     fn checkpoint(&mut self) -> Result<(), StageError> {
         self.check_weights()?;
         let begun = Instant::now();
+        let (weights, optimizer) = self.training.learner.settle();
         self.checkpoints.write(Parts {
             position: &self.position,
-            weights: &self.training.weights,
-            optimizer: self.training.optimizer.state(),
+            weights,
+            optimizer,
             best: self.best.as_deref(),
         })?;
         self.cadence.written(self.position.step, begun.elapsed());
@@ -411,8 +399,8 @@ impl<'a> Run<'a> {
 
     /// What is evaluated or kept is finite: what an infinite gradient has spoilt would go unnoticed in a
     /// tensor that no batch reads.
-    fn check_weights(&self) -> Result<(), StageError> {
-        let weights = &self.training.weights;
+    fn check_weights(&mut self) -> Result<(), StageError> {
+        let (weights, _) = self.training.learner.settle();
         match weights.iter().find(|weight| !weight.is_finite()) {
             Some(&weight) => Err(self.not_finite("value of a weight", f64::from(weight))),
             None => Ok(()),
@@ -433,7 +421,7 @@ impl<'a> Run<'a> {
     fn finish(self) -> Trained {
         let weights = match (self.training.plan.keep, self.best) {
             (Keep::Best, Some(best)) => best,
-            _ => self.training.weights,
+            _ => self.training.learner.into_weights(),
         };
         Trained {
             weights,

@@ -98,6 +98,7 @@ fn product<R: Real>(a: Matrix<'_, R>, b: Matrix<'_, R>, c: gemm::Target<'_, R>, 
     R::gemm_task(&gemm::Task {
         a,
         b,
+        packed: None,
         c,
         adds,
         bias: None,

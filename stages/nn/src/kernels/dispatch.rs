@@ -13,7 +13,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::kernels::{
-    attention, column_sums, dropout, elementwise, embedding, gemm, layer_norm, optimizer, reduce,
+    attention, backlog, column_sums, dropout, elementwise, embedding, gemm, layer_norm, optimizer,
+    reduce,
 };
 
 /// What a CPU can do, as far as the kernels care.
@@ -179,6 +180,7 @@ table! {
     layer_norm::layer_norm_backward_tile(norm: &layer_norm::Normalization<'_, R>, x: &[R], statistics: &[R], gradient: &mut [R]);
     layer_norm::layer_norm_columns_tile(rows: layer_norm::Columns<'_, R>, sums: layer_norm::ColumnSums<'_, R>);
     optimizer::adam_tile(step: &optimizer::AdamStep, tensors: optimizer::AdamTile<'_, R>);
+    backlog::adam_missed_tile(missed: &backlog::Missed<R>, made: usize, row: backlog::Row<'_, R>);
     optimizer::sgd_tile(step: &optimizer::SgdStep, parameters: &mut [R], gradients: &[R], velocity: Option<&mut [R]>);
     reduce::sum_of_squares_tile(x: &[R]) -> R;
     attention::attention_task(task: &attention::Task<'_, R>, out: attention::Output<'_, R>, scratch: &mut [R]);

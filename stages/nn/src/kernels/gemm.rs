@@ -8,9 +8,11 @@ use crate::Real;
 use crate::parallel::{Shared, threads, tiles};
 
 mod pack;
+mod packed;
 mod task;
 mod tile;
 
+pub use packed::{PackedOperand, gemm_packed};
 pub use task::Product;
 
 /// The length of a chain along k: a constant of the format.
@@ -143,12 +145,42 @@ pub enum Epilogue<'a, R> {
     BiasGelu(&'a [R], MatrixMut<'a, R>),
 }
 
+impl<'a, R> Epilogue<'a, R> {
+    /// Whether C is added to, the bias, and where the activation goes, for a product of `columns`.
+    fn parts(
+        self,
+        columns: usize,
+        shape: (usize, usize),
+    ) -> (bool, Option<&'a [R]>, Option<Target<'a, R>>) {
+        let (adds, bias, activation) = match self {
+            Self::Overwrite => (false, None, None),
+            Self::Add => (true, None, None),
+            Self::Bias(bias) => (false, Some(bias), None),
+            Self::BiasGelu(bias, activation) => {
+                assert_eq!(
+                    (activation.rows, activation.columns),
+                    shape,
+                    "the activation has C's shape"
+                );
+                (false, Some(bias), Some(Target::of(activation)))
+            }
+        };
+        assert!(
+            bias.is_none_or(|bias| bias.len() == columns),
+            "one number of bias a column"
+        );
+        (adds, bias, activation)
+    }
+}
+
 /// One thread's share of a product: a rectangle of C.
 #[doc(hidden)]
 #[derive(Clone, Copy)]
 pub struct Task<'a, R> {
     pub(crate) a: Matrix<'a, R>,
     pub(crate) b: Matrix<'a, R>,
+    /// All of B as [`Product::pack_operand`] lays it out, where it is used more than once.
+    pub(crate) packed: Option<&'a [R]>,
     pub(crate) c: Target<'a, R>,
     pub(crate) adds: bool,
     pub(crate) bias: Option<&'a [R]>,
@@ -253,23 +285,7 @@ pub fn gemm<R: Real>(
     if rows == 0 || columns == 0 {
         return;
     }
-    let (adds, bias, activation) = match epilogue {
-        Epilogue::Overwrite => (false, None, None),
-        Epilogue::Add => (true, None, None),
-        Epilogue::Bias(bias) => (false, Some(bias), None),
-        Epilogue::BiasGelu(bias, activation) => {
-            assert_eq!(
-                (activation.rows, activation.columns),
-                (rows, columns),
-                "the activation has C's shape"
-            );
-            (false, Some(bias), Some(Target::of(activation)))
-        }
-    };
-    assert!(
-        bias.is_none_or(|bias| bias.len() == columns),
-        "one number of bias a column"
-    );
+    let (adds, bias, activation) = epilogue.parts(columns, (rows, columns));
     let c = Target::of(c);
     let operations = rows * columns * a.columns;
     let (high, wide) = if operations < WORTHWHILE {
@@ -284,6 +300,7 @@ pub fn gemm<R: Real>(
         R::gemm_task(&Task {
             a: a.part(top, height, 0, a.columns),
             b: b.part(0, b.rows, left, width),
+            packed: None,
             c: c.part(top, left),
             adds,
             bias: bias.map(|bias| &bias[left..left + width]),

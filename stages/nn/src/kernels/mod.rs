@@ -4,6 +4,7 @@
 //! number of threads enters it.
 
 pub mod attention;
+pub mod backlog;
 pub mod column_sums;
 pub mod dispatch;
 pub mod dropout;
@@ -17,6 +18,7 @@ pub mod reduce;
 mod scratch;
 
 pub use attention::{Attention, attention, attention_backward};
+pub use backlog::Backlog;
 pub use column_sums::column_sums;
 pub use dropout::{Mask, Packed, dropout, dropout_rows};
 pub use elementwise::{
@@ -24,7 +26,7 @@ pub use elementwise::{
     tanh_backward,
 };
 pub use embedding::{embedding, embedding_backward};
-pub use gemm::{Epilogue, Matrix, MatrixMut, gemm};
+pub use gemm::{Epilogue, Matrix, MatrixMut, PackedOperand, gemm, gemm_packed};
 pub use layer_norm::{Normalization, add_layer_norm, layer_norm, layer_norm_backward};
 pub use optimizer::{AdamStep, SgdStep, adam, sgd};
 pub use reduce::sum_of_squares;

@@ -5,7 +5,6 @@
 //! writes 12.
 
 use crate::Real;
-use crate::kernels::reduce;
 use crate::parallel::{Shared, TILE, tiles};
 
 /// Adam (Kingma and Ba 2014) or, with decoupled weight decay, AdamW (Loshchilov and Hutter 2017).
@@ -43,10 +42,10 @@ pub struct SgdStep {
 /// The same tile of the four buffers.
 #[doc(hidden)]
 pub struct AdamTile<'a, R> {
-    parameters: &'a mut [R],
-    gradients: &'a [R],
-    first: &'a mut [R],
-    second: &'a mut [R],
+    pub(super) parameters: &'a mut [R],
+    pub(super) gradients: &'a [R],
+    pub(super) first: &'a mut [R],
+    pub(super) second: &'a mut [R],
 }
 
 /// `base` to the power of `exponent`, by squaring.
@@ -54,95 +53,61 @@ fn power(base: f64, exponent: u64) -> f64 {
     libm::pow(base, exponent as f64)
 }
 
-/// Numbers that are looked at together for having nothing to do.
-const REST: usize = 64;
-
-/// Whether all of `x` are 0, of either sign.
-#[inline(always)]
-fn rests<R: Real>(x: &[R; REST]) -> bool {
-    x[0] == R::ZERO && reduce::magnitudes(x) == R::ZERO
-}
-
 /// What is the same for all numbers of a step, rounded.
-struct Scalars<R> {
+pub(super) struct Scalars<R> {
     scale: R,
     l2: R,
-    keep: R,
     kept: [R; 2],
     new: [R; 2],
-    root: R,
     epsilon: R,
-    step_size: R,
+    pub(super) rate: Rate<R>,
+}
+
+/// What changes from step to step even where nothing else does.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rate<R> {
+    pub(super) keep: R,
+    root: R,
+    pub(super) step_size: R,
+}
+
+impl AdamStep {
+    pub(super) fn scalars<R: Real>(&self) -> Scalars<R> {
+        let [beta1, beta2] = self.betas;
+        let corrections = [1.0 - power(beta1, self.step), 1.0 - power(beta2, self.step)];
+        Scalars {
+            scale: R::from_f64(self.gradient_scale),
+            l2: R::from_f64(self.l2),
+            kept: self.betas.map(R::from_f64),
+            new: self.betas.map(|beta| R::from_f64(1.0 - beta)),
+            epsilon: R::from_f64(self.epsilon),
+            rate: Rate {
+                keep: R::from_f64(1.0 - self.learning_rate * self.weight_decay),
+                root: R::from_f64(corrections[1].sqrt()),
+                step_size: R::from_f64(-(self.learning_rate / corrections[0])),
+            },
+        }
+    }
+}
+
+/// What a parameter becomes, given its moments after this step.
+#[inline(always)]
+pub(super) fn moved<R: Real>(parameter: R, first: R, second: R, epsilon: R, rate: &Rate<R>) -> R {
+    let denominator = second.sqrt() / rate.root + epsilon;
+    parameter * rate.keep + rate.step_size * (first / denominator)
 }
 
 #[inline(always)]
-fn update<R: Real>(with: &Scalars<R>, tensors: AdamTile<'_, R>) {
+pub(crate) fn adam_tile<R: Real>(step: &AdamStep, tensors: AdamTile<'_, R>) {
+    let with = step.scalars::<R>();
     let moments = tensors.first.iter_mut().zip(tensors.second.iter_mut());
     let numbers = tensors.parameters.iter_mut().zip(tensors.gradients);
     for ((parameter, &gradient), (first, second)) in numbers.zip(moments) {
         let gradient = with.l2.mul_add(*parameter, gradient * with.scale);
-        let decayed = *parameter * with.keep;
         *first = *first * with.kept[0] + gradient * with.new[0];
         *second = *second * with.kept[1] + gradient * gradient * with.new[1];
-        let denominator = second.sqrt() / with.root + with.epsilon;
-        *parameter = decayed + with.step_size * (*first / denominator);
+        *parameter = moved(*parameter, *first, *second, with.epsilon, &with.rate);
     }
-}
-
-/// A step of Adam. Where neither a gradient nor a moment was ever anything but 0, as in the rows of an
-/// embedding that no token has named yet, the update is exactly 0 and only the decay is left to do.
-#[inline(always)]
-pub(crate) fn adam_tile<R: Real>(step: &AdamStep, tensors: AdamTile<'_, R>) {
-    let [beta1, beta2] = step.betas;
-    let corrections = [1.0 - power(beta1, step.step), 1.0 - power(beta2, step.step)];
-    let with = Scalars {
-        scale: R::from_f64(step.gradient_scale),
-        l2: R::from_f64(step.l2),
-        keep: R::from_f64(1.0 - step.learning_rate * step.weight_decay),
-        kept: step.betas.map(R::from_f64),
-        new: step.betas.map(|beta| R::from_f64(1.0 - beta)),
-        root: R::from_f64(corrections[1].sqrt()),
-        epsilon: R::from_f64(step.epsilon),
-        step_size: R::from_f64(-(step.learning_rate / corrections[0])),
-    };
-    let may_rest = step.l2 == 0.0 && step.epsilon > 0.0 && step.gradient_scale.is_finite();
-    if !may_rest {
-        return update(&with, tensors);
-    }
-    let (parameters, parameters_rest) = tensors.parameters.as_chunks_mut::<REST>();
-    let (gradients, gradients_rest) = tensors.gradients.as_chunks::<REST>();
-    let (first, first_rest) = tensors.first.as_chunks_mut::<REST>();
-    let (second, second_rest) = tensors.second.as_chunks_mut::<REST>();
-    let moments = first.iter_mut().zip(second);
-    for ((parameters, gradients), (first, second)) in
-        parameters.iter_mut().zip(gradients).zip(moments)
-    {
-        if rests(gradients) && rests(first) && rests(second) {
-            if with.keep != R::ONE {
-                for parameter in parameters {
-                    *parameter *= with.keep;
-                }
-            }
-        } else {
-            for place in 0..REST {
-                let gradient = with
-                    .l2
-                    .mul_add(parameters[place], gradients[place] * with.scale);
-                let decayed = parameters[place] * with.keep;
-                first[place] = first[place] * with.kept[0] + gradient * with.new[0];
-                second[place] = second[place] * with.kept[1] + gradient * gradient * with.new[1];
-                let denominator = second[place].sqrt() / with.root + with.epsilon;
-                parameters[place] = decayed + with.step_size * (first[place] / denominator);
-            }
-        }
-    }
-    let tensors = AdamTile {
-        parameters: parameters_rest,
-        gradients: gradients_rest,
-        first: first_rest,
-        second: second_rest,
-    };
-    update(&with, tensors);
 }
 
 #[inline(always)]
@@ -298,43 +263,6 @@ mod tests {
         assert!((parameters[0] - (1.0 - 1e-3)).abs() < 1e-9);
         assert!((parameters[1] - (-2.0 + 1e-3)).abs() < 1e-7);
         assert_eq!(parameters[2], 0.5);
-    }
-
-    #[test]
-    fn what_has_nothing_to_do_does_as_all_others() {
-        let len = 1000;
-        for (weight_decay, l2) in [(0.0, 0.0), (0.01, 0.0), (0.0, 0.01)] {
-            let mut tensors = [1, 2, 3, 4].map(|seed| numbers::<f32>(len, seed));
-            tensors[3].iter_mut().for_each(|second| *second *= *second);
-            let [parameters, gradients, first, second] = &mut tensors;
-            // A stretch without gradient, within it one without moments too, and zeros of both signs.
-            gradients[100..900].fill(0.0);
-            gradients[300..350].fill(-0.0);
-            first[200..800].fill(0.0);
-            second[200..800].fill(0.0);
-            parameters[400..420].fill(0.0);
-            parameters[420..440].fill(-0.0);
-            let step = AdamStep {
-                weight_decay,
-                l2,
-                ..STEP
-            };
-            let expected: Vec<u32> = (0..len)
-                .map(|i| {
-                    let one = |x: f64| x as f32;
-                    let gradient = one(l2).mul_add(parameters[i], gradients[i]);
-                    let m = first[i] * 0.9 + gradient * one(1.0 - 0.9);
-                    let v = second[i] * 0.999 + gradient * gradient * one(1.0 - 0.999);
-                    let root = one((1.0 - libm::pow(0.999, 3.0)).sqrt());
-                    let size = one(-(1e-3 / (1.0 - libm::pow(0.9, 3.0))));
-                    let decayed = parameters[i] * one(1.0 - 1e-3 * weight_decay);
-                    (decayed + size * (m / (v.sqrt() / root + 1e-8))).to_bits()
-                })
-                .collect();
-            adam(&step, parameters, gradients, first, second);
-            let got: Vec<u32> = parameters.iter().map(|x| x.to_bits()).collect();
-            assert_eq!(got, expected);
-        }
     }
 
     #[test]

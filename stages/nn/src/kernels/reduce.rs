@@ -45,12 +45,6 @@ pub fn sum<R: Real>(x: &[R]) -> R {
     fold(x, x, |lane, x, _| lane + x)
 }
 
-/// The sum of the absolute values of `x`: 0 only where all of them are.
-#[inline(always)]
-pub fn magnitudes<R: Real>(x: &[R]) -> R {
-    fold(x, x, |lane, x, _| lane + x.abs())
-}
-
 /// The sum of `x * y`, each product fused with its addition.
 #[inline(always)]
 pub fn dot<R: Real>(x: &[R], y: &[R]) -> R {

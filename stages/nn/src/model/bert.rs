@@ -157,9 +157,9 @@ impl<R: Real> Bert<R> {
             deviation: config.initializer_range,
         };
         let mut parameters = Parameters::default();
-        let words = parameters.add(
+        let words = parameters.add_gathered(
             "bert.embeddings.word_embeddings.weight",
-            &[config.vocab_size, hidden],
+            [config.vocab_size, hidden],
             match config.padding_id {
                 None => normal,
                 Some(row) => Initial::NormalWithZeroRow {

@@ -117,13 +117,13 @@ pub(crate) fn forward<R: Real>(kind: RecurrentKind, step: Step<'_, R>, hidden: &
 /// Turns the gates into the gradients of the input's part of them, and `step.recurrent` into those of the
 /// hidden state's part. `hidden_gradient` and `cell_gradient` are those of the states after the step;
 /// afterwards they are those of the states before it, the part that does not go through the gates
-/// (0 for the hidden state but in a GRU).
-pub(crate) fn backward<R: Real>(
+/// (0 for the hidden state but in a GRU). Answers `step.recurrent`.
+pub(crate) fn backward<'a, R: Real>(
     kind: RecurrentKind,
-    step: Step<'_, R>,
+    step: Step<'a, R>,
     hidden_gradient: &mut [R],
     cell_gradient: &mut [R],
-) {
+) -> &'a [R] {
     let size = step.hidden_size;
     let door = |y: R| y * (R::ONE - y);
     let bend = |y: R| R::ONE - y * y;
@@ -186,4 +186,5 @@ pub(crate) fn backward<R: Real>(
             }
         }
     }
+    step.recurrent
 }

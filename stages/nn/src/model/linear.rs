@@ -62,7 +62,8 @@ impl Linear {
         }
     }
 
-    fn matrix<'a, R: Real>(&self, weights: &'a [R]) -> Matrix<'a, R> {
+    /// W as it lies among the weights.
+    pub fn matrix<'a, R: Real>(&self, weights: &'a [R]) -> Matrix<'a, R> {
         Matrix::new(&weights[self.weight.clone()], self.outputs, self.inputs)
     }
 

@@ -7,6 +7,7 @@ pub mod encoder;
 pub mod head;
 pub mod linear;
 pub mod recurrent;
+mod sequence;
 pub mod textcnn;
 
 pub use architecture::Architecture;

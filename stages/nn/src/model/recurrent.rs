@@ -11,9 +11,10 @@ use std::ops::Range;
 
 use crate::batch::{Batch, Dropout};
 use crate::kernels::{Mask, add, embedding, embedding_backward};
-use crate::model::cell::{self, RecurrentKind, Step};
+use crate::model::cell::RecurrentKind;
 use crate::model::head::{Head, HeadConfig};
-use crate::model::linear::{Linear, resize};
+use crate::model::linear::resize;
+use crate::model::sequence::Run;
 use crate::parameters::{Initial, Parameters};
 use crate::{Network, Real};
 
@@ -43,158 +44,6 @@ pub struct RecurrentConfig {
     pub outputs: usize,
 }
 
-/// One direction of one layer, with what it keeps for backward. Its buffers go by step: in the reverse
-/// direction the first step is the last position.
-#[derive(Debug)]
-struct Run<R> {
-    kind: RecurrentKind,
-    hidden_size: usize,
-    input: Linear,
-    recurrent: Linear,
-    /// `[steps, rows, inputs]`.
-    x: Vec<R>,
-    x_gradient: Vec<R>,
-    /// `[steps, rows, gates * hidden]`; backward turns gates into gradients.
-    gates: Vec<R>,
-    /// The hidden state's part of the gates, alike.
-    gates_recurrent: Vec<R>,
-    /// `[1 + steps, rows, hidden]`, from zeros on.
-    hidden: Vec<R>,
-    /// The same for an LSTM's cell state.
-    cell: Vec<R>,
-    /// `[steps, rows, hidden]`.
-    cell_tanh: Vec<R>,
-    /// The gradient that comes from above, `[steps, rows, hidden]`.
-    hidden_gradient: Vec<R>,
-    flowing: [Vec<R>; 3],
-}
-
-impl<R: Real> Run<R> {
-    fn new(
-        parameters: &mut Parameters,
-        config: &RecurrentConfig,
-        inputs: usize,
-        name: &str,
-    ) -> Self {
-        let hidden = config.hidden_size;
-        let outputs = config.kind.gates() * hidden;
-        let uniform = [Initial::of_inputs(hidden); 2];
-        let names = |side: &str| {
-            [
-                format!("rnn.weight_{side}_{name}"),
-                format!("rnn.bias_{side}_{name}"),
-            ]
-        };
-        Self {
-            kind: config.kind,
-            hidden_size: hidden,
-            input: Linear::with_names(parameters, names("ih"), [inputs, outputs], uniform),
-            recurrent: Linear::with_names(parameters, names("hh"), [hidden, outputs], uniform),
-            x: Vec::new(),
-            x_gradient: Vec::new(),
-            gates: Vec::new(),
-            gates_recurrent: Vec::new(),
-            hidden: Vec::new(),
-            cell: Vec::new(),
-            cell_tanh: Vec::new(),
-            hidden_gradient: Vec::new(),
-            flowing: [const { Vec::new() }; 3],
-        }
-    }
-
-    /// Runs over `x`, which is there, in blocks of `rows`.
-    fn forward(&mut self, weights: &[R], rows: usize) {
-        let kind = self.kind;
-        let steps = self.x.len() / (rows * self.input.inputs);
-        let state = rows * self.hidden_size;
-        let gates = rows * self.input.outputs;
-        resize(&mut self.gates, steps * gates);
-        resize(&mut self.gates_recurrent, steps * gates);
-        resize(&mut self.hidden, (1 + steps) * state);
-        self.hidden[..state].fill(R::ZERO);
-        if self.kind.has_cell() {
-            resize(&mut self.cell, (1 + steps) * state);
-            resize(&mut self.cell_tanh, steps * state);
-            self.cell[..state].fill(R::ZERO);
-        }
-        self.input.forward(weights, &self.x, &mut self.gates);
-        for step in 0..steps {
-            let before = &self.hidden[step * state..(step + 1) * state];
-            let recurrent = &mut self.gates_recurrent[step * gates..(step + 1) * gates];
-            self.recurrent.forward(weights, before, recurrent);
-            let (step, hidden) = self.step(step, rows);
-            cell::forward(kind, step, hidden);
-        }
-    }
-
-    /// Adds the gradients of its tensors, and leaves that of `x` in `x_gradient`, given that of its hidden
-    /// states in `hidden_gradient`.
-    fn backward(&mut self, weights: &[R], rows: usize, gradients: &mut [R]) {
-        let kind = self.kind;
-        let steps = self.x.len() / (rows * self.input.inputs);
-        let state = rows * self.hidden_size;
-        let gates = rows * self.input.outputs;
-        let [mut hidden, mut cell, mut through] = std::mem::take(&mut self.flowing);
-        for buffer in [&mut hidden, &mut cell, &mut through] {
-            resize(buffer, state);
-            buffer.fill(R::ZERO);
-        }
-        for step in (0..steps).rev() {
-            R::add_tile(
-                &mut hidden,
-                &self.hidden_gradient[step * state..(step + 1) * state],
-            );
-            let (parts, _) = self.step(step, rows);
-            cell::backward(kind, parts, &mut hidden, &mut cell);
-            let recurrent = &self.gates_recurrent[step * gates..(step + 1) * gates];
-            self.recurrent.backward(weights, recurrent, &mut through);
-            R::add_tile(&mut hidden, &through);
-        }
-        self.flowing = [hidden, cell, through];
-        let before = &self.hidden[..steps * state];
-        self.recurrent
-            .add_gradients(before, &self.gates_recurrent, gradients);
-        self.input.add_gradients(&self.x, &self.gates, gradients);
-        resize(&mut self.x_gradient, self.x.len());
-        self.input
-            .backward(weights, &self.gates, &mut self.x_gradient);
-    }
-
-    /// The parts of its buffers that belong to one step, and where its hidden state goes.
-    fn step(&mut self, step: usize, rows: usize) -> (Step<'_, R>, &mut [R]) {
-        let state = rows * self.hidden_size;
-        let gates = rows * self.input.outputs;
-        let gates = step * gates..(step + 1) * gates;
-        let (hidden_before, hidden) =
-            self.hidden[step * state..(step + 2) * state].split_at_mut(state);
-        let (cell_before, cell, cell_tanh): (&[R], &mut [R], &mut [R]) = if self.kind.has_cell() {
-            let (before, cell) = self.cell[step * state..(step + 2) * state].split_at_mut(state);
-            (
-                before,
-                cell,
-                &mut self.cell_tanh[step * state..(step + 1) * state],
-            )
-        } else {
-            (&[], &mut [], &mut [])
-        };
-        let parts = Step {
-            hidden_size: self.hidden_size,
-            gates: &mut self.gates[gates.clone()],
-            recurrent: &mut self.gates_recurrent[gates],
-            hidden_before,
-            cell_before,
-            cell,
-            cell_tanh,
-        };
-        (parts, hidden)
-    }
-
-    /// The hidden states after each step, `[steps, rows, hidden]`.
-    fn outputs(&self, rows: usize) -> &[R] {
-        &self.hidden[rows * self.hidden_size..]
-    }
-}
-
 /// The network; see the module.
 #[derive(Debug)]
 pub struct Recurrent<R> {
@@ -215,9 +64,9 @@ impl<R: Real> Recurrent<R> {
     /// A network of these sizes.
     pub fn new(config: RecurrentConfig) -> Self {
         let mut parameters = Parameters::default();
-        let embeddings = parameters.add(
+        let embeddings = parameters.add_gathered(
             "embeddings.weight",
-            &[config.vocab_size, config.embedding_dim],
+            [config.vocab_size, config.embedding_dim],
             Initial::Normal { deviation: 1.0 },
         );
         let suffixes: &[&str] = if config.bidirectional {

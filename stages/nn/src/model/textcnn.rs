@@ -79,9 +79,9 @@ impl<R: Real> TextCnn<R> {
         let mut parameters = Parameters::default();
         let from_inputs = Initial::of_inputs(embedding_dim * width);
         let places = Places {
-            embeddings: parameters.add(
+            embeddings: parameters.add_gathered(
                 "embeddings.weight",
-                &[vocab_size, embedding_dim],
+                [vocab_size, embedding_dim],
                 Initial::Normal { deviation: 1.0 },
             ),
             filters: parameters.add(

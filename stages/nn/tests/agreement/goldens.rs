@@ -7,9 +7,9 @@ use taper_nn::loss::{Loss, LossSum};
 use taper_nn::model::{
     Architecture, Bert, BertConfig, Pooling, RecurrentConfig, RecurrentKind, TextCnnConfig,
 };
-use taper_nn::optimizer::{Adam, Optimizer, Rule, Sgd, clip_scale, gradient_norm};
+use taper_nn::optimizer::{Adam, Optimizer, Rule, Sgd, clip_scale};
 use taper_nn::schedule::{Course, Schedule};
-use taper_nn::{Batch, Dropout, Network, Real};
+use taper_nn::{Batch, Dropout, Learner, Network, Real};
 
 use crate::common::{Tensors, distance, floats, goldens, json, tensors};
 
@@ -374,37 +374,32 @@ fn evaluate<R: Real>(golden: &Golden, network: &mut dyn Network<R>, weights: &[R
 
 fn train<R: Real>(golden: &Golden, plan: &Plan, evaluate_every: usize) -> Trained<R> {
     let mut network = golden.architecture.build::<R>();
-    let mut weights = golden.weights(&*network);
-    let mut gradients = vec![R::ZERO; weights.len()];
-    let mut optimizer = Optimizer::new(plan.rule, &[], network.parameters());
+    let parameters = network.parameters().clone();
+    let optimizer = Optimizer::new(plan.rule, &[], &parameters);
+    let mut learner = Learner::new(parameters, golden.weights(&*network), optimizer);
     let [mut losses, mut norms, mut rates, mut evaluations] = [const { Vec::new() }; 4];
     for (step, batches) in golden.batches.chunks_exact(plan.accumulate).enumerate() {
-        gradients.fill(R::ZERO);
         let share = 1.0 / plan.accumulate as f64;
         let mut loss = 0.0;
         for batch in batches {
-            let logits = network.forward(&weights, batch, Some(&TRAINING));
-            let mut logits_gradient = vec![R::ZERO; logits.len()];
-            let sum = golden
-                .loss
-                .gradient(&logits, &batch.labels, share, &mut logits_gradient);
+            let (sum, _) = learner.add_batch(&mut *network, batch, &TRAINING, &golden.loss, share);
             loss += sum.mean() * share;
-            network.backward(&weights, batch, &logits_gradient, &mut gradients);
         }
-        let norm = gradient_norm(network.parameters(), &gradients);
+        let norm = learner.gradient_norm();
         let scale = plan.clip.map_or(1.0, |limit| clip_scale(norm, limit));
         let rate = plan.schedule.learning_rate(plan.learning_rate, step as u64);
-        optimizer.step(network.parameters(), &mut weights, &gradients, rate, scale);
+        learner.step(rate, scale);
         losses.push(loss);
         norms.push(norm);
         rates.push(rate);
         if (step + 1) % evaluate_every == 0 {
-            evaluations.push(evaluate(golden, &mut *network, &weights));
+            let (weights, _) = learner.settle();
+            evaluations.push(evaluate(golden, &mut *network, weights));
         }
     }
     Trained {
         network,
-        weights,
+        weights: learner.into_weights(),
         losses,
         norms,
         rates,

@@ -25,6 +25,11 @@ const PANELS: usize = 8;
 pub trait Product: Sized {
     #[doc(hidden)]
     fn gemm_task(task: &Task<'_, Self>);
+
+    /// Lays out all of B: blocks of columns and of k in the order in which a task comes to them, panels
+    /// within. `packed` has room for `k * n` numbers with n rounded up to 32.
+    #[doc(hidden)]
+    fn pack_operand(b: Matrix<'_, Self>, packed: &mut [Self]);
 }
 
 macro_rules! product {
@@ -51,6 +56,28 @@ macro_rules! product {
                     _ => run::<$number, Plain>(task, scratch),
                 });
             }
+
+            fn pack_operand(b: Matrix<'_, Self>, packed: &mut [Self]) {
+                #[cfg(target_arch = "x86_64")]
+                #[target_feature(enable = "avx2,fma")]
+                fn avx2(b: Matrix<'_, $number>, packed: &mut [$number]) {
+                    pack_all::<$number, $avx2>(b, packed);
+                }
+                #[cfg(target_arch = "x86_64")]
+                #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
+                fn avx512(b: Matrix<'_, $number>, packed: &mut [$number]) {
+                    pack_all::<$number, $avx512>(b, packed);
+                }
+                match level() {
+                    // SAFETY: the level is never above what was detected.
+                    #[cfg(target_arch = "x86_64")]
+                    Level::Avx2 => unsafe { avx2(b, packed) },
+                    // SAFETY: as above.
+                    #[cfg(target_arch = "x86_64")]
+                    Level::Avx512 => unsafe { avx512(b, packed) },
+                    _ => pack_all::<$number, Plain>(b, packed),
+                }
+            }
         }
     };
 }
@@ -67,7 +94,12 @@ fn packed_columns<R>(task: &Task<'_, R>) -> usize {
 
 /// How many numbers a task packs at a time, for the highest and widest panels there are.
 fn numbers<R>(task: &Task<'_, R>) -> usize {
-    (packed_columns(task) + task.a.rows.min(12 * PANELS)) * BLOCK.min(task.a.columns)
+    let columns = if task.packed.is_some() {
+        0
+    } else {
+        packed_columns(task)
+    };
+    (columns + task.a.rows.min(12 * PANELS)) * BLOCK.min(task.a.columns)
 }
 
 /// Whether rows of A are read where they lie: they are used too few times to be worth packing, and they do
@@ -80,6 +112,45 @@ fn reads_strided<R: Real>(task: &Task<'_, R>) -> bool {
         && (a.rows - 1) * a.row_stride + a.columns <= a.data.len()
 }
 
+/// The part of a packed operand, of `depth` rows in all, that belongs to the columns `left..right` and to
+/// `deep` rows from `start`.
+fn block(
+    (left, right): (usize, usize),
+    (start, deep): (usize, usize),
+    depth: usize,
+) -> std::ops::Range<usize> {
+    let wide = (right - left).next_multiple_of(32);
+    let begin = left * depth + wide * start;
+    begin..begin + wide * deep
+}
+
+#[inline(always)]
+fn pack_all<R: Real, T: Tile<R>>(b: Matrix<'_, R>, packed: &mut [R]) {
+    let lanes = lanes(b.transposed());
+    for left in (0..b.columns).step_by(COLUMNS) {
+        let right = b.columns.min(left + COLUMNS);
+        for start in (0..b.rows).step_by(BLOCK) {
+            let deep = BLOCK.min(b.rows - start);
+            let block = &mut packed[block((left, right), (start, deep), b.rows)];
+            pack_block::<R, T>(lanes, (left, right), (start, deep), block);
+        }
+    }
+}
+
+#[inline(always)]
+fn pack_block<R: Real, T: Tile<R>>(
+    b: Lanes<'_, R>,
+    (left, right): (usize, usize),
+    (start, deep): (usize, usize),
+    packed: &mut [R],
+) {
+    for (panel, first) in (left..right).step_by(T::COLUMNS).enumerate() {
+        let count = T::COLUMNS.min(right - first);
+        let panel = &mut packed[panel * T::COLUMNS * deep..];
+        b.pack((first, count), (start, deep), T::COLUMNS, panel);
+    }
+}
+
 #[inline(always)]
 fn run<R: Real, T: Tile<R>>(task: &Task<'_, R>, scratch: &mut [R]) {
     let (rows, columns, depth) = (task.a.rows, task.b.columns, task.a.columns);
@@ -90,7 +161,11 @@ fn run<R: Real, T: Tile<R>>(task: &Task<'_, R>, scratch: &mut [R]) {
     let strided = reads_strided(task);
     let a = lanes(task.a);
     let b = lanes(task.b.transposed());
-    let (packed_b, packed_a) = scratch.split_at_mut(packed_columns(task) * BLOCK.min(depth));
+    let own = match task.packed {
+        Some(_) => 0,
+        None => packed_columns(task) * BLOCK.min(depth),
+    };
+    let (own_b, packed_a) = scratch.split_at_mut(own);
     for left in (0..columns).step_by(COLUMNS) {
         let right = columns.min(left + COLUMNS);
         if depth == 0 && !task.adds {
@@ -100,11 +175,13 @@ fn run<R: Real, T: Tile<R>>(task: &Task<'_, R>, scratch: &mut [R]) {
         }
         for start in (0..depth).step_by(BLOCK) {
             let deep = BLOCK.min(depth - start);
-            for (panel, first) in (left..right).step_by(T::COLUMNS).enumerate() {
-                let count = T::COLUMNS.min(right - first);
-                let panel = &mut packed_b[panel * T::COLUMNS * deep..];
-                b.pack((first, count), (start, deep), T::COLUMNS, panel);
-            }
+            let packed_b = match task.packed {
+                Some(packed) => &packed[block((left, right), (start, deep), depth)],
+                None => {
+                    pack_block::<R, T>(b, (left, right), (start, deep), own_b);
+                    &*own_b
+                }
+            };
             for top in (0..rows).step_by(PANELS * T::ROWS) {
                 let bottom = rows.min(top + PANELS * T::ROWS);
                 let panels = if strided { 0..0 } else { top..bottom };
