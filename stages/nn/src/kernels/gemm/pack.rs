@@ -16,19 +16,48 @@ pub(super) struct Lanes<'a, R> {
 }
 
 impl<R: Real> Lanes<'_, R> {
-    /// Writes lanes `first..first + lanes` of steps `start..start + depth` to `panel`, where a step takes
-    /// `width` numbers; those behind the last lane become 0.
+    /// Writes lanes `first..first + lanes` of steps `start..start + depth` as panels of `width` lanes, one behind
+    /// the other: a step of a panel takes `width` numbers. The last panel may have fewer lanes: then its steps
+    /// take as many numbers as it has lanes, or, `padded`, zeros follow them.
     #[inline(always)]
     pub(super) fn pack(
+        self,
+        (first, lanes): (usize, usize),
+        (start, depth): (usize, usize),
+        (width, padded): (usize, bool),
+        packed: &mut [R],
+    ) {
+        if lanes == 0 || depth == 0 {
+            return;
+        }
+        if self.lane_stride == 1 {
+            let begin = first + start * self.depth_stride;
+            let (lanes, packed) = ((lanes, padded), &mut packed[..]);
+            return match width {
+                32 => self.copy::<32>(begin, lanes, depth, packed),
+                16 => self.copy::<16>(begin, lanes, depth, packed),
+                12 => self.copy::<12>(begin, lanes, depth, packed),
+                6 => self.copy::<6>(begin, lanes, depth, packed),
+                _ => self.copy::<4>(begin, lanes, depth, packed),
+            };
+        }
+        for (panel, lane) in (0..lanes).step_by(width).enumerate() {
+            let count = width.min(lanes - lane);
+            let panel = &mut packed[panel * width * depth..];
+            let width = if padded { width } else { count };
+            self.pack_panel((first + lane, count), (start, depth), width, panel);
+        }
+    }
+
+    /// Packs one panel of lanes that do not lie next to each other.
+    #[inline(always)]
+    fn pack_panel(
         self,
         (first, lanes): (usize, usize),
         (start, depth): (usize, usize),
         width: usize,
         panel: &mut [R],
     ) {
-        if lanes == 0 || depth == 0 {
-            return;
-        }
         let panel = &mut panel[..depth * width];
         let begin = first * self.lane_stride + start * self.depth_stride;
         let end = begin + (lanes - 1) * self.lane_stride + (depth - 1) * self.depth_stride;
@@ -39,22 +68,7 @@ impl<R: Real> Lanes<'_, R> {
         if lanes < width {
             panel.fill(R::ZERO);
         }
-        if self.lane_stride == 1 {
-            match lanes {
-                32 => self.copy::<32>(begin, depth, width, panel),
-                16 => self.copy::<16>(begin, depth, width, panel),
-                12 => self.copy::<12>(begin, depth, width, panel),
-                6 => self.copy::<6>(begin, depth, width, panel),
-                _ => {
-                    for (step, panel) in panel.chunks_exact_mut(width).enumerate() {
-                        let source = &self.data[begin + step * self.depth_stride..][..lanes];
-                        for (target, &source) in panel.iter_mut().zip(source) {
-                            *target = source;
-                        }
-                    }
-                }
-            }
-        } else if self.depth_stride == 1 && lanes >= 4 && depth >= 4 {
+        if self.depth_stride == 1 && lanes >= 4 && depth >= 4 {
             // One line of the cache at a time, so that lanes whose strides are powers of 2 do not push each
             // other out before the line is used up. Where 4 do not divide the lanes or steps, the last 4
             // overlap those before.
@@ -90,17 +104,33 @@ impl<R: Real> Lanes<'_, R> {
 }
 
 impl<R: Real> Lanes<'_, R> {
-    /// Copies `N` neighbouring lanes a step, in registers.
+    /// Copies panels of `N` neighbouring lanes: a step of all of them at a time, since steps may lie a page apart.
     #[inline(always)]
-    fn copy<const N: usize>(self, begin: usize, depth: usize, width: usize, panel: &mut [R]) {
+    fn copy<const N: usize>(
+        self,
+        begin: usize,
+        (lanes, padded): (usize, bool),
+        depth: usize,
+        packed: &mut [R],
+    ) {
+        let rest = lanes % N;
+        let width = if padded { N } else { rest };
+        let (whole, last) = packed.split_at_mut(lanes / N * N * depth);
+        let (whole, _) = whole.as_chunks_mut::<N>();
         for step in 0..depth {
             let place = begin + step * self.depth_stride;
-            self.prefetch(place + 8 * self.depth_stride);
-            let source: &[R; N] = self.data[place..][..N].try_into().expect("N numbers");
-            let target: &mut [R; N] = (&mut panel[step * width..][..N])
-                .try_into()
-                .expect("N numbers");
-            *target = *source;
+            for line in (0..lanes).step_by(16) {
+                self.prefetch(place + 8 * self.depth_stride + line);
+            }
+            let (source, tail) = self.data[place..place + lanes].as_chunks::<N>();
+            for (target, source) in whole.iter_mut().skip(step).step_by(depth).zip(source) {
+                *target = *source;
+            }
+            if rest > 0 {
+                let target = &mut last[step * width..][..width];
+                target[rest..].fill(R::ZERO);
+                target[..rest].copy_from_slice(tail);
+            }
         }
     }
 }

@@ -144,11 +144,8 @@ fn pack_block<R: Real, T: Tile<R>>(
     (start, deep): (usize, usize),
     packed: &mut [R],
 ) {
-    for (panel, first) in (left..right).step_by(T::COLUMNS).enumerate() {
-        let count = T::COLUMNS.min(right - first);
-        let panel = &mut packed[panel * T::COLUMNS * deep..];
-        b.pack((first, count), (start, deep), T::COLUMNS, panel);
-    }
+    let lanes = (left, right - left);
+    b.pack(lanes, (start, deep), (T::COLUMNS, true), packed);
 }
 
 #[inline(always)]
@@ -184,11 +181,9 @@ fn run<R: Real, T: Tile<R>>(task: &Task<'_, R>, scratch: &mut [R]) {
             };
             for top in (0..rows).step_by(PANELS * T::ROWS) {
                 let bottom = rows.min(top + PANELS * T::ROWS);
-                let panels = if strided { 0..0 } else { top..bottom };
-                for (panel, first) in panels.step_by(T::ROWS).enumerate() {
-                    let count = T::ROWS.min(bottom - first);
-                    let panel = &mut packed_a[panel * T::ROWS * deep..];
-                    a.pack((first, count), (start, deep), count, panel);
+                if !strided {
+                    let lanes = (top, bottom - top);
+                    a.pack(lanes, (start, deep), (T::ROWS, false), packed_a);
                 }
                 for (panel, row) in (top..bottom).step_by(T::ROWS).enumerate() {
                     let panel_a = if strided {
