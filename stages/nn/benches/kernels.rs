@@ -172,13 +172,20 @@ fn attentions(report: &Report, name: &str, rows: usize, len: usize, heads: usize
             mask,
         };
         report.product(&format!("{name} attention{kind}"), operations, || {
-            attention(&shape, &qkv, &mut out, &mut statistics);
+            attention(&shape, Qkv::AllQueries(&qkv), &mut out, &mut statistics);
         });
         report.product(
             &format!("{name} attention{kind} back"),
             operations * 2.5,
             || {
-                attention_backward(&shape, &qkv, &out, &statistics, &upstream, &mut gradient);
+                attention_backward(
+                    &shape,
+                    Qkv::AllQueries(&qkv),
+                    &out,
+                    &statistics,
+                    &upstream,
+                    Qkv::AllQueries(&mut gradient),
+                );
             },
         );
     }

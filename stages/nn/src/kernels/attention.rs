@@ -1,9 +1,8 @@
 //! Scaled dot-product attention (Vaswani and others 2017, <https://arxiv.org/abs/1706.03762>) over packed
 //! rows, with dropout of the probabilities.
 //!
-//! Queries, keys and values lie beside each other in one `[tokens, 3 * hidden]` buffer. Each sequence and
-//! head stands for itself; no score leaves its tile of queries, and the way back computes the
-//! probabilities again from each query's greatest score and sum, and the mask from its address.
+//! Each sequence and head stands for itself; no score leaves its tile of queries, and the way back computes
+//! the probabilities again from each query's greatest score and sum, and the mask from its address.
 //!
 //! For query i and key j of a head of width d, with sums over features and keys as in `gemm` and the rows'
 //! own as in `reduce`:
@@ -37,6 +36,45 @@ pub struct Attention<'a> {
     pub mask: Option<&'a Mask>,
 }
 
+/// How queries, keys and values lie in memory.
+#[derive(Clone, Copy, Debug)]
+pub enum Qkv<T> {
+    /// Beside each other, `[tokens, 3 * hidden]`: every token asks.
+    AllQueries(T),
+    /// The first token of each sequence asks alone.
+    FirstQueries {
+        /// `[sequences, hidden]`
+        query: T,
+        /// Keys and values beside each other, `[tokens, 2 * hidden]`.
+        key_value: T,
+    },
+}
+
+impl<T> Qkv<T> {
+    /// Each buffer with the number of its rows and of its `hidden` wide columns, and for queries, keys and
+    /// values the buffer and the column that they are.
+    fn layout(
+        self,
+        tokens: usize,
+        sequences: usize,
+    ) -> (Vec<(T, usize, usize)>, [(usize, usize); 3]) {
+        match self {
+            Self::AllQueries(qkv) => (vec![(qkv, tokens, 3)], [(0, 0), (0, 1), (0, 2)]),
+            Self::FirstQueries { query, key_value } => (
+                vec![(query, sequences, 1), (key_value, tokens, 2)],
+                [(0, 0), (1, 0), (1, 1)],
+            ),
+        }
+    }
+
+    fn queries(&self, tokens: usize, sequences: usize) -> usize {
+        match self {
+            Self::AllQueries(_) => tokens,
+            Self::FirstQueries { .. } => sequences,
+        }
+    }
+}
+
 impl Attention<'_> {
     fn head_width(&self) -> usize {
         self.hidden / self.heads
@@ -47,7 +85,7 @@ impl Attention<'_> {
 #[doc(hidden)]
 #[derive(Clone, Copy)]
 pub struct Task<'a, R> {
-    /// Queries, keys, values: `[len, head width]` each.
+    /// Queries `[queries, head width]`, keys and values `[len, head width]`.
     query: Matrix<'a, R>,
     key: Matrix<'a, R>,
     value: Matrix<'a, R>,
@@ -74,9 +112,8 @@ pub struct Gradients<'a, R> {
     out: Matrix<'a, R>,
     gradient: Matrix<'a, R>,
     statistics: &'a [R],
-    target: Shared<'a, R>,
-    hidden: usize,
-    start: usize,
+    /// Those of queries, keys and values.
+    targets: [gemm::Target<'a, R>; 3],
 }
 
 /// Calls `each(group start, bits)` for the groups of random bits that `len` keys need.
@@ -108,9 +145,9 @@ fn product<R: Real>(a: Matrix<'_, R>, b: Matrix<'_, R>, c: gemm::Target<'_, R>, 
 
 #[inline(always)]
 pub(crate) fn attention_task<R: Real>(task: &Task<'_, R>, out: Output<'_, R>, scores: &mut [R]) {
-    let (len, width) = (task.query.rows, task.query.columns);
-    for first in (0..len).step_by(QUERIES) {
-        let count = QUERIES.min(len - first);
+    let (queries, len, width) = (task.query.rows, task.key.rows, task.query.columns);
+    for first in (0..queries).step_by(QUERIES) {
+        let count = QUERIES.min(queries - first);
         let scores = &mut scores[..count * len];
         product(
             task.query.part(first, count, 0, width),
@@ -168,15 +205,11 @@ pub(crate) fn attention_backward_task<R: Real>(
     out: Gradients<'_, R>,
     scratch: &mut [R],
 ) {
-    let (len, width) = (task.query.rows, task.query.columns);
-    let target = |which: usize, first: usize| gemm::Target {
-        data: out.target,
-        start: out.start + which * out.hidden + first * 3 * out.hidden,
-        stride: 3 * out.hidden,
-    };
-    let (probabilities, slopes) = scratch.split_at_mut(QUERIES.min(len) * len);
-    for first in (0..len).step_by(QUERIES) {
-        let count = QUERIES.min(len - first);
+    let (rows, len, width) = (task.query.rows, task.key.rows, task.query.columns);
+    let [query_target, key_target, value_target] = out.targets;
+    let (probabilities, slopes) = scratch.split_at_mut(QUERIES.min(rows) * len);
+    for first in (0..rows).step_by(QUERIES) {
+        let count = QUERIES.min(rows - first);
         let queries = task.query.part(first, count, 0, width);
         let gradient = out.gradient.part(first, count, 0, width);
         let probabilities = &mut probabilities[..count * len];
@@ -224,125 +257,144 @@ pub(crate) fn attention_backward_task<R: Real>(
         let adds = first > 0;
         let probabilities = Matrix::new(probabilities, count, len);
         let slopes = Matrix::new(slopes, count, len);
-        product(slopes, task.key, target(0, first), false);
-        product(slopes.transposed(), queries, target(1, 0), adds);
-        product(probabilities.transposed(), gradient, target(2, 0), adds);
+        product(slopes, task.key, query_target.part(first, 0), false);
+        product(slopes.transposed(), queries, key_target, adds);
+        product(probabilities.transposed(), gradient, value_target, adds);
     }
 }
 
-/// The attention of each query: `out` `[tokens, hidden]` from `qkv` `[tokens, 3 * hidden]` (queries, keys,
-/// values). `statistics` `[tokens, heads, 2]` keeps each query's greatest score and the inverse of its sum
-/// for the way back.
+/// The attention of each query: `out` `[queries, hidden]`. `statistics` `[queries, heads, 2]` keeps each query's
+/// greatest score and the inverse of its sum for the way back. A sequence without tokens gives its query 0.
 ///
 /// # Panics
 /// Where the shapes do not fit.
 pub fn attention<R: Real>(
     attention: &Attention<'_>,
-    qkv: &[R],
+    qkv: Qkv<&[R]>,
     out: &mut [R],
     statistics: &mut [R],
 ) {
-    let tokens = check(attention, qkv.len(), statistics.len());
+    let queries = check(attention, &qkv, out.len(), statistics.len());
     let (heads, hidden) = (attention.heads, attention.hidden);
-    assert_eq!(out.len(), tokens * hidden, "out is [tokens, hidden]");
+    if queries < attention.packed.tokens() {
+        out.fill(R::ZERO);
+    }
     let out = Shared::new(out);
     let statistics = Shared::new(statistics);
-    for_each_task(attention, qkv, 4, |task, start| {
+    for_each_task(attention, qkv, 4, |task, [query, _]| {
         let head = task.head as usize;
         let output = Output {
             out,
             stride: hidden,
-            start: start * hidden + head * attention.head_width(),
+            start: query * hidden + head * attention.head_width(),
             statistics,
-            statistics_start: (start * heads + head) * 2,
+            statistics_start: (query * heads + head) * 2,
         };
-        let len = task.query.rows;
-        R::with_scratch(QUERIES.min(len) * len, |scratch| {
+        R::with_scratch(QUERIES.min(task.query.rows) * task.key.rows, |scratch| {
             R::attention_task(&task, output, scratch);
         });
     });
 }
 
-/// The gradient of `qkv` in `qkv_gradient`, overwritten, from the `gradient` of `out`. The others are as
-/// [`attention`] had and left them.
+/// The gradients of queries, keys and values in `qkv_gradient`, overwritten, from the `gradient` of `out`. The
+/// others are as [`attention`] had and left them.
 ///
 /// # Panics
 /// Where the shapes do not fit.
 pub fn attention_backward<R: Real>(
     attention: &Attention<'_>,
-    qkv: &[R],
+    qkv: Qkv<&[R]>,
     out: &[R],
     statistics: &[R],
     gradient: &[R],
-    qkv_gradient: &mut [R],
+    qkv_gradient: Qkv<&mut [R]>,
 ) {
-    let tokens = check(attention, qkv.len(), statistics.len());
+    let queries = check(attention, &qkv, out.len(), statistics.len());
     let (heads, hidden) = (attention.heads, attention.hidden);
-    assert_eq!(out.len(), tokens * hidden, "out is [tokens, hidden]");
+    let packed = attention.packed;
     assert_eq!(gradient.len(), out.len(), "the gradient has out's shape");
-    assert_eq!(
-        qkv_gradient.len(),
-        qkv.len(),
-        "the gradient has qkv's shape"
-    );
-    let target = Shared::new(qkv_gradient);
+    let (buffers, places) = qkv_gradient.layout(packed.tokens(), packed.rows.len());
+    let buffers: Vec<_> = buffers
+        .into_iter()
+        .map(|(buffer, rows, parts)| {
+            assert_eq!(
+                buffer.len(),
+                rows * parts * hidden,
+                "the gradient has qkv's shape"
+            );
+            if parts == 1 {
+                buffer.fill(R::ZERO);
+            }
+            gemm::Target::of(MatrixMut::new(buffer, rows, parts * hidden))
+        })
+        .collect();
     let width = attention.head_width();
-    let out = Matrix::new(out, tokens, hidden);
-    let gradient = Matrix::new(gradient, tokens, hidden);
-    for_each_task(attention, qkv, 10, |task, start| {
+    let out = Matrix::new(out, queries, hidden);
+    let gradient = Matrix::new(gradient, queries, hidden);
+    for_each_task(attention, qkv, 10, |task, [query, token]| {
         let head = task.head as usize;
-        let len = task.query.rows;
-        let gradients = Gradients {
-            out: out.part(start, len, head * width, width),
-            gradient: gradient.part(start, len, head * width, width),
-            statistics: &statistics[(start * heads + head) * 2..],
-            target,
-            hidden,
-            start: start * 3 * hidden + head * width,
+        let rows = task.query.rows;
+        let target = |(buffer, column): (usize, usize), row| {
+            buffers[buffer].part(row, column * hidden + head * width)
         };
-        R::with_scratch(2 * QUERIES.min(len) * len, |scratch| {
+        let gradients = Gradients {
+            out: out.part(query, rows, head * width, width),
+            gradient: gradient.part(query, rows, head * width, width),
+            statistics: &statistics[(query * heads + head) * 2..],
+            targets: [
+                target(places[0], query),
+                target(places[1], token),
+                target(places[2], token),
+            ],
+        };
+        R::with_scratch(2 * QUERIES.min(rows) * task.key.rows, |scratch| {
             R::attention_backward_task(&task, gradients, scratch);
         });
     });
 }
 
-fn check(attention: &Attention<'_>, qkv: usize, statistics: usize) -> usize {
-    let tokens = attention.packed.tokens();
+/// The number of queries, where the buffers have the right lengths.
+fn check<T>(attention: &Attention<'_>, qkv: &Qkv<T>, out: usize, statistics: usize) -> usize {
+    let packed = attention.packed;
+    let queries = qkv.queries(packed.tokens(), packed.rows.len());
     assert!(attention.heads > 0, "at least one head");
     assert_eq!(attention.hidden % attention.heads, 0, "heads of one width");
-    assert_eq!(
-        qkv,
-        tokens * 3 * attention.hidden,
-        "qkv is [tokens, 3 * hidden]"
-    );
+    assert_eq!(out, queries * attention.hidden, "out is [queries, hidden]");
     assert_eq!(
         statistics,
-        tokens * attention.heads * 2,
-        "statistics are [tokens, heads, 2]"
+        queries * attention.heads * 2,
+        "statistics are [queries, heads, 2]"
     );
-    tokens
+    queries
 }
 
-/// Calls `work` with each head of each sequence and the token with which it begins.
+/// Calls `work` with each head of each sequence, its first query and its first token.
 fn for_each_task<'a, R: Real>(
     attention: &Attention<'a>,
-    qkv: &'a [R],
+    qkv: Qkv<&'a [R]>,
     products: usize,
-    work: impl Fn(Task<'a, R>, usize) + Send + Sync,
+    work: impl Fn(Task<'a, R>, [usize; 2]) + Send + Sync,
 ) {
     let packed = attention.packed;
     let (heads, hidden) = (attention.heads, attention.hidden);
-    let tokens = packed.tokens();
     let width = attention.head_width();
     let scale = R::ONE / R::from_f64(width as f64).sqrt();
     let mask = attention.mask.filter(|mask| !mask.drops_nothing());
-    let qkv = Matrix::new(qkv, tokens, 3 * hidden);
+    let all_ask = matches!(qkv, Qkv::AllQueries(_));
+    let (buffers, places) = qkv.layout(packed.tokens(), packed.rows.len());
+    let matrix = |(buffer, column): (usize, usize)| {
+        let (data, rows, parts) = buffers[buffer];
+        Matrix::new(data, rows, parts * hidden).part(0, rows, column * hidden, hidden)
+    };
+    let operands = places.map(matrix);
     let operations = packed
         .offsets
         .windows(2)
         .map(|ends| (ends[1] - ends[0]) as usize)
-        .map(|len| len * len * hidden * products)
-        .sum();
+        .map(|len| if all_ask { len * len } else { len })
+        .sum::<usize>()
+        * hidden
+        * products;
     tiles(packed.rows.len() * heads, operations, |index| {
         let (sequence, head) = (index / heads, index % heads);
         let start = packed.offsets[sequence] as usize;
@@ -350,18 +402,20 @@ fn for_each_task<'a, R: Real>(
         if len == 0 {
             return;
         }
-        let operand = |which: usize| qkv.part(start, len, which * hidden + head * width, width);
+        let (query, queries) = if all_ask { (start, len) } else { (sequence, 1) };
+        let part =
+            |which: usize, first, rows| operands[which].part(first, rows, head * width, width);
         let task = Task {
-            query: operand(0),
-            key: operand(1),
-            value: operand(2),
+            query: part(0, query, queries),
+            key: part(1, start, len),
+            value: part(2, start, len),
             scale,
             mask,
             row: packed.rows[sequence],
             head: head as u32,
             heads,
         };
-        work(task, start);
+        work(task, [query, start]);
     });
 }
 
@@ -387,15 +441,20 @@ mod tests {
         let tokens = attention_of.packed.tokens();
         let mut out = vec![R::ZERO; tokens * attention_of.hidden];
         let mut statistics = vec![R::ZERO; tokens * attention_of.heads * 2];
-        attention(attention_of, qkv, &mut out, &mut statistics);
+        attention(
+            attention_of,
+            Qkv::AllQueries(qkv),
+            &mut out,
+            &mut statistics,
+        );
         let mut gradient = vec![R::ZERO; qkv.len()];
         attention_backward(
             attention_of,
-            qkv,
+            Qkv::AllQueries(qkv),
             &out,
             &statistics,
             upstream,
-            &mut gradient,
+            Qkv::AllQueries(&mut gradient),
         );
         (out, gradient)
     }
@@ -515,6 +574,67 @@ mod tests {
                     );
                 }
             }
+        }
+    }
+
+    #[test]
+    fn first_queries_alone_are_as_among_all() {
+        let mask = probability_mask();
+        let (heads, hidden, tokens) = (2, 16, 29);
+        let of = Attention {
+            packed: Packed {
+                offsets: &OFFSETS,
+                rows: &ROWS,
+            },
+            heads,
+            hidden,
+            mask: Some(&mask),
+        };
+        let qkv = numbers::<f32>(tokens * 3 * hidden, 1);
+        let first = |row: usize| OFFSETS[row] as usize;
+        let asks = |row: usize| OFFSETS[row + 1] > OFFSETS[row];
+        // Only first queries have a gradient.
+        let upstream = numbers::<f32>(4 * hidden, 2);
+        let mut all_upstream = vec![0.0; tokens * hidden];
+        let (mut query, mut key_value) = (vec![0.0; 4 * hidden], Vec::new());
+        for row in (0..4).filter(|&row| asks(row)) {
+            let place = row * hidden..(row + 1) * hidden;
+            all_upstream[first(row) * hidden..][..hidden].copy_from_slice(&upstream[place.clone()]);
+            query[place].copy_from_slice(&qkv[first(row) * 3 * hidden..][..hidden]);
+        }
+        for token in qkv.chunks(3 * hidden) {
+            key_value.extend_from_slice(&token[hidden..]);
+        }
+        let (all_out, all_gradient) = run(&of, &qkv, &all_upstream);
+        let operands = Qkv::FirstQueries {
+            query: &query[..],
+            key_value: &key_value[..],
+        };
+        let (mut out, mut statistics) = (vec![1.0; 4 * hidden], vec![0.0; 4 * heads * 2]);
+        attention(&of, operands, &mut out, &mut statistics);
+        let mut gradients = (vec![1.0; query.len()], vec![1.0; key_value.len()]);
+        let targets = Qkv::FirstQueries {
+            query: &mut gradients.0[..],
+            key_value: &mut gradients.1[..],
+        };
+        attention_backward(&of, operands, &out, &statistics, &upstream, targets);
+        for row in 0..4 {
+            let (out, gradient) = [&out, &gradients.0]
+                .map(|x| &x[row * hidden..][..hidden])
+                .into();
+            if asks(row) {
+                assert_eq!(out, &all_out[first(row) * hidden..][..hidden]);
+                assert_eq!(gradient, &all_gradient[first(row) * 3 * hidden..][..hidden]);
+            } else {
+                assert!(out.iter().chain(gradient).all(|&x| x == 0.0));
+            }
+        }
+        for (got, all) in gradients
+            .1
+            .chunks(2 * hidden)
+            .zip(all_gradient.chunks(3 * hidden))
+        {
+            assert_eq!(got, &all[hidden..]);
         }
     }
 

@@ -204,7 +204,7 @@ impl<'a, R> Target<'a, R> {
         }
     }
 
-    fn part(self, first_row: usize, first_column: usize) -> Self {
+    pub(crate) fn part(self, first_row: usize, first_column: usize) -> Self {
         Self {
             start: self.start + first_row * self.stride + first_column,
             ..self

@@ -17,7 +17,7 @@ pub mod peak;
 pub mod reduce;
 mod scratch;
 
-pub use attention::{Attention, attention, attention_backward};
+pub use attention::{Attention, Qkv, attention, attention_backward};
 pub use backlog::Backlog;
 pub use column_sums::column_sums;
 pub use dropout::{Mask, Packed, dropout, dropout_rows};

@@ -462,7 +462,7 @@ impl<R: Real> Network<R> for Bert<R> {
             if lowest >= end {
                 return;
             }
-            end = layer.begin();
+            end = layer.begin;
             layer.backward(
                 pass,
                 &self.hidden[index],

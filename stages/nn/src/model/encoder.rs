@@ -1,12 +1,10 @@
 //! One layer of BERT's encoder: attention over each row's tokens, then two products with gelu between them,
 //! each with dropout, a residual connection and a normalization behind it.
 
-use std::ops::Range;
-
 use crate::Real;
 use crate::batch::{Batch, Dropout};
 use crate::kernels::{
-    Attention, Epilogue, Mask, Matrix, MatrixMut, Packed, add_layer_norm, attention,
+    Attention, Epilogue, Mask, Matrix, MatrixMut, Packed, Qkv, add_layer_norm, attention,
     attention_backward, column_sums, dropout, gelu_backward, gemm,
 };
 use crate::model::bert::NormPlaces;
@@ -30,8 +28,8 @@ pub(crate) struct LayerSizes {
 pub(crate) enum Reach {
     /// All.
     AllTokens,
-    /// The first of each row: all that a head reads which looks at the first token alone. What stands
-    /// behind the attention is then computed for them only.
+    /// The first of each row: all that a head reads which looks at the first token alone. Only they ask for
+    /// attention then, and what stands behind it is computed for them only.
     FirstTokens,
 }
 
@@ -47,10 +45,10 @@ pub(crate) struct Pass<'a, R> {
 /// What a layer keeps from forward for backward.
 #[derive(Debug, Default)]
 pub(crate) struct Kept<R> {
-    /// Queries, keys and values, `[tokens, 3 * hidden]`.
+    /// Queries, keys and values, `[tokens, 3 * hidden]`, or keys and values alone.
     qkv: Vec<R>,
     attention_statistics: Vec<R>,
-    /// What the attention gives, `[tokens, hidden]`.
+    /// What the attention gives, a row for each token that is reached.
     context: Vec<R>,
     firsts: Firsts<R>,
     transformed: Transformed<R>,
@@ -75,24 +73,22 @@ struct Transformed<R> {
 #[derive(Debug, Default)]
 struct Firsts<R> {
     offsets: Vec<u32>,
-    context: Vec<R>,
     x: Vec<R>,
+    query: Vec<R>,
 }
 
 impl<R: Real> Firsts<R> {
     /// Copies them; those of a row without tokens are 0.
-    fn gather(&mut self, batch: &Batch, width: usize, context: &[R], x: &[R]) {
+    fn gather(&mut self, batch: &Batch, width: usize, x: &[R]) {
         self.offsets.clear();
         self.offsets.extend(0..=batch.len() as u32);
-        for (to, from) in [(&mut self.context, context), (&mut self.x, x)] {
-            resize(to, batch.len() * width);
-            for (row, to) in to.chunks_exact_mut(width).enumerate() {
-                let tokens = batch.range(row);
-                if tokens.is_empty() {
-                    to.fill(R::ZERO);
-                } else {
-                    to.copy_from_slice(&from[tokens.start * width..][..width]);
-                }
+        resize(&mut self.x, batch.len() * width);
+        for (row, to) in self.x.chunks_exact_mut(width).enumerate() {
+            let tokens = batch.range(row);
+            if tokens.is_empty() {
+                to.fill(R::ZERO);
+            } else {
+                to.copy_from_slice(&x[tokens.start * width..][..width]);
             }
         }
     }
@@ -115,88 +111,93 @@ impl<R: Real> Firsts<R> {
 pub(crate) struct Scratch<R> {
     hidden: Vec<R>,
     context: Vec<R>,
+    query: Vec<R>,
     qkv: Vec<R>,
     spread: Vec<R>,
 }
 
-/// Queries, keys and values as one product where their tensors touch, which sizes that are multiples of
-/// [`Parameters::ALIGNMENT`] give; as three otherwise: a choice that the sizes alone make.
+/// Linear layers of the same numbers side by side, as one product where their tensors touch, which sizes
+/// that are multiples of [`Parameters::ALIGNMENT`] give; as one each otherwise: a choice that the sizes alone
+/// make.
 #[derive(Debug)]
-struct Qkv {
+struct Projection {
     parts: Vec<Linear>,
-    hidden: usize,
+    inputs: usize,
+    outputs: usize,
 }
 
-impl Qkv {
-    fn new(parameters: &mut Parameters, name: &str, hidden: usize, initial: Initial) -> Self {
-        let names = ["query", "key", "value"];
-        let weights = names.map(|part| {
-            parameters.add(format!("{name}.{part}.weight"), &[hidden, hidden], initial)
-        });
-        let biases = names
-            .map(|part| parameters.add(format!("{name}.{part}.bias"), &[hidden], Initial::Zeros));
-        let touch = |places: &[Range<usize>; 3]| {
-            places[0].end == places[1].start && places[1].end == places[2].start
-        };
-        let parts = if touch(&weights) && touch(&biases) {
-            vec![Linear {
-                weight: weights[0].start..weights[2].end,
-                bias: biases[0].start..biases[2].end,
-                inputs: hidden,
-                outputs: 3 * hidden,
-            }]
-        } else {
-            let pairs = weights.into_iter().zip(biases);
-            let linear = |(weight, bias)| Linear {
-                weight,
-                bias,
-                inputs: hidden,
-                outputs: hidden,
-            };
-            pairs.map(linear).collect()
-        };
-        Self { parts, hidden }
+impl Projection {
+    fn new(layers: &[Linear]) -> Self {
+        let mut parts: Vec<Linear> = Vec::new();
+        for layer in layers {
+            match parts.last_mut() {
+                Some(last)
+                    if last.weight.end == layer.weight.start
+                        && last.bias.end == layer.bias.start =>
+                {
+                    last.weight.end = layer.weight.end;
+                    last.bias.end = layer.bias.end;
+                    last.outputs += layer.outputs;
+                }
+                _ => parts.push(layer.clone()),
+            }
+        }
+        Self {
+            inputs: layers[0].inputs,
+            outputs: parts.iter().map(|part| part.outputs).sum(),
+            parts,
+        }
     }
 
-    fn forward<R: Real>(&self, weights: &[R], x: &[R], qkv: &mut [R]) {
-        let (rows, stride) = (x.len() / self.hidden, 3 * self.hidden);
-        for (index, part) in self.parts.iter().enumerate() {
-            let first = (index * self.hidden).min(qkv.len());
-            let weight = &weights[part.weight.clone()];
+    /// Each part and the column at which it begins.
+    fn parts(&self) -> impl Iterator<Item = (usize, &Linear)> {
+        self.parts.iter().scan(0, |column, part| {
+            let begin = *column;
+            *column += part.outputs;
+            Some((begin, part))
+        })
+    }
+
+    fn forward<R: Real>(&self, weights: &[R], x: &[R], out: &mut Vec<R>) {
+        let rows = x.len() / self.inputs;
+        resize(out, rows * self.outputs);
+        for (column, part) in self.parts() {
+            let out = &mut out[column.min(rows * self.outputs)..];
             gemm(
-                Matrix::new(x, rows, self.hidden),
-                Matrix::new(weight, part.outputs, self.hidden).transposed(),
-                MatrixMut::with_stride(&mut qkv[first..], rows, part.outputs, stride),
+                Matrix::new(x, rows, self.inputs),
+                part.matrix(weights).transposed(),
+                MatrixMut::with_stride(out, rows, part.outputs, self.outputs),
                 Epilogue::Bias(&weights[part.bias.clone()]),
             );
         }
     }
 
+    /// Adds the gradient of x to `x_gradient` and those of the tensors to the network's.
     fn backward<R: Real>(
         &self,
         weights: &[R],
         x: &[R],
-        qkv_gradient: &[R],
+        gradient: &[R],
         x_gradient: &mut [R],
         gradients: &mut [R],
     ) {
-        let (rows, stride) = (x.len() / self.hidden, 3 * self.hidden);
-        let qkv_gradient = Matrix::new(qkv_gradient, rows, stride);
-        for (index, part) in self.parts.iter().enumerate() {
-            let gradient = qkv_gradient.part(0, rows, index * self.hidden, part.outputs);
+        let rows = x.len() / self.inputs;
+        let gradient = Matrix::new(gradient, rows, self.outputs);
+        for (column, part) in self.parts() {
+            let gradient = gradient.part(0, rows, column, part.outputs);
             gemm(
                 gradient,
-                Matrix::new(&weights[part.weight.clone()], part.outputs, self.hidden),
-                MatrixMut::new(x_gradient, rows, self.hidden),
+                part.matrix(weights),
+                MatrixMut::new(x_gradient, rows, self.inputs),
                 Epilogue::Add,
             );
             gemm(
                 gradient.transposed(),
-                Matrix::new(x, rows, self.hidden),
+                Matrix::new(x, rows, self.inputs),
                 MatrixMut::new(
                     &mut gradients[part.weight.clone()],
                     part.outputs,
-                    self.hidden,
+                    self.inputs,
                 ),
                 Epilogue::Add,
             );
@@ -205,14 +206,41 @@ impl Qkv {
     }
 }
 
+/// The linear layers of queries, keys and values. All weights lie before all biases, so that they touch.
+fn query_key_value(
+    parameters: &mut Parameters,
+    name: &str,
+    hidden: usize,
+    initial: Initial,
+) -> [Linear; 3] {
+    let names = ["query", "key", "value"];
+    let weights = names
+        .map(|part| parameters.add(format!("{name}.{part}.weight"), &[hidden, hidden], initial));
+    let biases =
+        names.map(|part| parameters.add(format!("{name}.{part}.bias"), &[hidden], Initial::Zeros));
+    let [query, key, value] = weights;
+    let [query_bias, key_bias, value_bias] = biases;
+    [(query, query_bias), (key, key_bias), (value, value_bias)].map(|(weight, bias)| Linear {
+        weight,
+        bias,
+        inputs: hidden,
+        outputs: hidden,
+    })
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct EncoderLayer {
+    /// Where its tensors begin.
+    pub begin: usize,
     heads: usize,
     hidden: usize,
     intermediate: usize,
     reach: Reach,
-    qkv: Qkv,
+    /// Where only first tokens ask, their queries.
+    queries: Option<Projection>,
+    /// Keys and values, and queries before them where all tokens ask.
+    projection: Projection,
     attention_output: Linear,
     attention_norm: NormPlaces,
     intermediate_dense: Linear,
@@ -240,12 +268,22 @@ impl EncoderLayer {
         } = *sizes;
         let initials = [initial, Initial::Zeros];
         let at = |part: &str| format!("{name}.{part}");
+        let layers = query_key_value(parameters, &at("attention.self"), hidden, initial);
+        let (queries, projection) = match reach {
+            Reach::AllTokens => (None, Projection::new(&layers)),
+            Reach::FirstTokens => (
+                Some(Projection::new(&layers[..1])),
+                Projection::new(&layers[1..]),
+            ),
+        };
         Self {
+            begin: layers[0].weight.start,
+            queries,
+            projection,
             heads: sizes.heads,
             hidden,
             intermediate,
             reach,
-            qkv: Qkv::new(parameters, &at("attention.self"), hidden, initial),
             attention_output: Linear::new(
                 parameters,
                 &at("attention.output.dense"),
@@ -280,11 +318,6 @@ impl EncoderLayer {
         }
     }
 
-    /// Where its tensors begin.
-    pub fn begin(&self) -> usize {
-        self.qkv.parts[0].weight.start
-    }
-
     fn masks(&self, dropout: &Dropout) -> [Mask; 3] {
         [0, 1, 2].map(|index| {
             Mask::new(
@@ -315,43 +348,63 @@ impl EncoderLayer {
     ) {
         let batch = pass.batch;
         let masks = pass.dropout.map(|dropout| self.masks(dropout));
-        resize(&mut kept.qkv, 3 * x.len());
-        resize(&mut kept.context, x.len());
-        resize(
-            &mut kept.attention_statistics,
-            2 * batch.tokens() * self.heads,
-        );
-        self.qkv.forward(pass.weights, x, &mut kept.qkv);
+        self.projection.forward(pass.weights, x, &mut kept.qkv);
+        let firsts = &mut kept.firsts;
+        if let Some(queries) = &self.queries {
+            firsts.gather(batch, self.hidden, x);
+            queries.forward(pass.weights, &firsts.x, &mut firsts.query);
+        }
+        let (residual, packed) = self.reached(batch, firsts, x);
+        resize(&mut kept.context, residual.len());
+        let asking = residual.len() / self.hidden;
+        resize(&mut kept.attention_statistics, 2 * asking * self.heads);
         attention(
             &self.attention(
                 batch,
                 masks.as_ref().map(|[probabilities, ..]| probabilities),
             ),
-            &kept.qkv,
+            self.operands(&kept.qkv, firsts),
             &mut kept.context,
             &mut kept.attention_statistics,
         );
-        let (context, residual, packed) = match self.reach {
-            Reach::AllTokens => (&kept.context[..], x, Packed::of(batch)),
-            Reach::FirstTokens => {
-                let firsts = &mut kept.firsts;
-                firsts.gather(batch, self.hidden, &kept.context, x);
-                let packed = Packed {
-                    offsets: &firsts.offsets,
-                    rows: &batch.rows,
-                };
-                (&firsts.context[..], &firsts.x[..], packed)
-            }
-        };
         let masks = masks.as_ref().map(|masks| (masks, packed));
         self.transform(
             pass.weights,
             masks,
-            context,
+            &kept.context,
             residual,
             &mut kept.transformed,
             out,
         );
+    }
+
+    /// The numbers before the layer of the tokens that are reached, and which rows these are.
+    fn reached<'a, R>(
+        &self,
+        batch: &'a Batch,
+        firsts: &'a Firsts<R>,
+        x: &'a [R],
+    ) -> (&'a [R], Packed<'a>) {
+        match self.reach {
+            Reach::AllTokens => (x, Packed::of(batch)),
+            Reach::FirstTokens => {
+                let packed = Packed {
+                    offsets: &firsts.offsets,
+                    rows: &batch.rows,
+                };
+                (&firsts.x, packed)
+            }
+        }
+    }
+
+    fn operands<'a, R>(&self, projected: &'a [R], firsts: &'a Firsts<R>) -> Qkv<&'a [R]> {
+        match self.reach {
+            Reach::AllTokens => Qkv::AllQueries(projected),
+            Reach::FirstTokens => Qkv::FirstQueries {
+                query: &firsts.query,
+                key_value: projected,
+            },
+        }
     }
 
     /// What stands behind the attention.
@@ -422,41 +475,39 @@ impl EncoderLayer {
         };
         let batch = pass.batch;
         let masks = self.masks(dropout);
-        let (context, packed) = match self.reach {
-            Reach::AllTokens => (&kept.context, Packed::of(batch)),
-            Reach::FirstTokens => {
-                let packed = Packed {
-                    offsets: &kept.firsts.offsets,
-                    rows: &batch.rows,
-                };
-                (&kept.firsts.context, packed)
-            }
-        };
-        let transformed = (&context[..], &kept.transformed);
+        let (_, packed) = self.reached(batch, &kept.firsts, x);
         self.transform_backward(
             pass.weights,
             (&masks, packed),
-            transformed,
+            (&kept.context, &kept.transformed),
             scratch,
             gradient,
             gradients,
         );
-        if self.reach == Reach::FirstTokens {
-            for buffer in [&mut scratch.context, gradient] {
-                Firsts::scatter(batch, self.hidden, buffer, &mut scratch.hidden);
-                std::mem::swap(buffer, &mut scratch.hidden);
-            }
-        }
         resize(&mut scratch.qkv, kept.qkv.len());
+        resize(&mut scratch.query, kept.firsts.query.len());
+        let targets = match self.reach {
+            Reach::AllTokens => Qkv::AllQueries(&mut scratch.qkv[..]),
+            Reach::FirstTokens => Qkv::FirstQueries {
+                query: &mut scratch.query[..],
+                key_value: &mut scratch.qkv[..],
+            },
+        };
         attention_backward(
             &self.attention(batch, Some(&masks[0])),
-            &kept.qkv,
+            self.operands(&kept.qkv, &kept.firsts),
             &kept.context,
             &kept.attention_statistics,
             &scratch.context,
-            &mut scratch.qkv,
+            targets,
         );
-        self.qkv
+        if let Some(queries) = &self.queries {
+            let (x, query) = (&kept.firsts.x, &scratch.query);
+            queries.backward(pass.weights, x, query, gradient, gradients);
+            Firsts::scatter(batch, self.hidden, gradient, &mut scratch.hidden);
+            std::mem::swap(gradient, &mut scratch.hidden);
+        }
+        self.projection
             .backward(pass.weights, x, &scratch.qkv, gradient, gradients);
     }
 
