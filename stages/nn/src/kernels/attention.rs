@@ -7,7 +7,7 @@
 //! For query i and key j of a head of width d, with sums over features and keys as in `gemm` and the rows'
 //! own as in `reduce`:
 //!
-//! - `s = q·k`, `m = max(s)`, `e = exp((s - m) / sqrt(d))`, `r = 1 / sum(e)`
+//! - `s = q·k`, `m = max(s)`, `e = exp((s - m) / sqrt(d))` or 0 below 2^-64, `r = 1 / sum(e)`
 //! - `out = (sum over j of e v, where the mask keeps e) * (r * mask's scale)`
 //! - back, from the gradient `g` of out: `p = e r`, `dp = g·v` (masked and scaled), `D = g·out`,
 //!   `ds = p (dp - D) / sqrt(d)`; `dv = sum over i of p g` (masked and scaled), `dq = sum over j of ds k`,
@@ -159,7 +159,7 @@ pub(crate) fn attention_task<R: Real>(task: &Task<'_, R>, out: Output<'_, R>, sc
         for (query, scores) in scores.chunks_exact_mut(len).enumerate() {
             let greatest = reduce::greatest(scores);
             for score in scores.iter_mut() {
-                *score = ((*score - greatest) * task.scale).exp();
+                *score = ((*score - greatest) * task.scale).exp_or_nothing();
             }
             let inverse = R::ONE / reduce::sum(scores);
             factors[query] = inverse;
@@ -234,7 +234,7 @@ pub(crate) fn attention_backward_task<R: Real>(
             let (greatest, inverse) = (out.statistics[at], out.statistics[at + 1]);
             let common = reduce::dot(gradient.row(query), out.out.row(first + query));
             for p in probabilities.iter_mut() {
-                *p = ((*p - greatest) * task.scale).exp() * inverse;
+                *p = ((*p - greatest) * task.scale).exp_or_nothing() * inverse;
             }
             if let Some(mask) = task.mask {
                 let keep = mask.scale::<R>();

@@ -5,6 +5,7 @@
 
 pub mod attention;
 pub mod backlog;
+mod buffer;
 pub mod column_sums;
 pub mod dispatch;
 pub mod dropout;
@@ -19,6 +20,7 @@ mod scratch;
 
 pub use attention::{Attention, Qkv, attention, attention_backward};
 pub use backlog::Backlog;
+pub use buffer::Buffer;
 pub use column_sums::column_sums;
 pub use dropout::{Mask, Packed, dropout, dropout_rows};
 pub use elementwise::{

@@ -8,12 +8,12 @@ use std::ops::Range;
 
 use crate::batch::{Batch, Dropout};
 use crate::kernels::{
-    Mask, Normalization, Packed, dropout, embedding, embedding_backward, layer_norm,
+    Buffer, Mask, Normalization, Packed, dropout, embedding, embedding_backward, layer_norm,
     layer_norm_backward, tanh, tanh_backward,
 };
 use crate::model::encoder::{EncoderLayer, Kept, LayerSizes, Pass, Reach, Scratch};
 use crate::model::head::{Head, HeadConfig};
-use crate::model::linear::{Linear, resize};
+use crate::model::linear::Linear;
 use crate::parameters::{Initial, Parameters, Tensor};
 use crate::{Network, Real};
 
@@ -128,15 +128,15 @@ pub struct Bert<R> {
     position_ids: Vec<u32>,
     type_ids: Vec<u32>,
     /// The sum of the three embeddings, and its statistics.
-    embedded: Vec<R>,
-    embedded_statistics: Vec<R>,
+    embedded: Buffer<R>,
+    embedded_statistics: Buffer<R>,
     /// The hidden states: those of the embeddings, then each layer's. In evaluation two take turns.
-    hidden: Vec<Vec<R>>,
+    hidden: Vec<Buffer<R>>,
     kept: Vec<Kept<R>>,
     scratch: Scratch<R>,
-    gradient: Vec<R>,
-    features: Vec<R>,
-    features_gradient: Vec<R>,
+    gradient: Buffer<R>,
+    features: Buffer<R>,
+    features_gradient: Buffer<R>,
     dropout: Option<Dropout>,
 }
 
@@ -239,14 +239,14 @@ impl<R: Real> Bert<R> {
             head,
             position_ids: Vec::new(),
             type_ids: Vec::new(),
-            embedded: Vec::new(),
-            embedded_statistics: Vec::new(),
+            embedded: Buffer::default(),
+            embedded_statistics: Buffer::default(),
             hidden: Vec::new(),
             kept: Vec::new(),
             scratch: Scratch::default(),
-            gradient: Vec::new(),
-            features: Vec::new(),
-            features_gradient: Vec::new(),
+            gradient: Buffer::default(),
+            features: Buffer::default(),
+            features_gradient: Buffer::default(),
             dropout: None,
         }
     }
@@ -281,9 +281,9 @@ impl<R: Real> Bert<R> {
         self.type_ids.clear();
         self.type_ids.extend_from_slice(&batch.type_ids);
         self.type_ids.resize(tokens, 0);
-        resize(&mut self.embedded, tokens * width);
-        resize(&mut self.embedded_statistics, 2 * tokens);
-        resize(&mut self.hidden[0], tokens * width);
+        self.embedded.resize(tokens * width);
+        self.embedded_statistics.resize(2 * tokens);
+        self.hidden[0].resize(tokens * width);
         let tables = [
             (&batch.ids[..], &weights[self.words.clone()]),
             (&self.type_ids[..], &weights[self.types.clone()]),
@@ -330,7 +330,7 @@ impl<R: Real> Bert<R> {
     fn pool(&mut self, weights: &[R], batch: &Batch, last: usize) {
         let width = self.config.hidden_size;
         let hidden = &self.hidden[last];
-        resize(&mut self.features, batch.len() * width);
+        self.features.resize(batch.len() * width);
         match self.config.pooling {
             Pooling::Cls => self.features.copy_from_slice(hidden),
             Pooling::Pooler => {
@@ -356,7 +356,7 @@ impl<R: Real> Bert<R> {
         let width = self.config.hidden_size;
         let from = &mut self.features_gradient;
         let last = &self.hidden[self.layers.len()];
-        resize(&mut self.gradient, last.len());
+        self.gradient.resize(last.len());
         match self.config.pooling {
             Pooling::Cls => self.gradient.copy_from_slice(from),
             Pooling::Pooler => {
@@ -405,7 +405,7 @@ impl<R: Real> Network<R> for Bert<R> {
             None => (2, 1),
         };
         if self.hidden.len() < states {
-            self.hidden.resize_with(states, Vec::new);
+            self.hidden.resize_with(states, Buffer::default);
         }
         if self.kept.len() < places {
             self.kept.resize_with(places, Kept::default);
@@ -440,7 +440,7 @@ impl<R: Real> Network<R> for Bert<R> {
             batch,
             dropout: dropout.as_ref(),
         };
-        resize(&mut self.features_gradient, self.features.len());
+        self.features_gradient.resize(self.features.len());
         let features_gradient = &mut self.features_gradient;
         self.head.backward(
             weights,

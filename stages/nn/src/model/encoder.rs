@@ -4,11 +4,11 @@
 use crate::Real;
 use crate::batch::{Batch, Dropout};
 use crate::kernels::{
-    Attention, Epilogue, Mask, Matrix, MatrixMut, Packed, Qkv, add_layer_norm, attention,
+    Attention, Buffer, Epilogue, Mask, Matrix, MatrixMut, Packed, Qkv, add_layer_norm, attention,
     attention_backward, column_sums, dropout, gelu_backward, gemm,
 };
 use crate::model::bert::NormPlaces;
-use crate::model::linear::{Linear, resize};
+use crate::model::linear::Linear;
 use crate::parameters::{Initial, Parameters};
 
 /// The sizes that all layers share.
@@ -46,10 +46,10 @@ pub(crate) struct Pass<'a, R> {
 #[derive(Debug, Default)]
 pub(crate) struct Kept<R> {
     /// Queries, keys and values, `[tokens, 3 * hidden]`, or keys and values alone.
-    qkv: Vec<R>,
-    attention_statistics: Vec<R>,
+    qkv: Buffer<R>,
+    attention_statistics: Buffer<R>,
     /// What the attention gives, a row for each token that is reached.
-    context: Vec<R>,
+    context: Buffer<R>,
     firsts: Firsts<R>,
     transformed: Transformed<R>,
 }
@@ -58,23 +58,23 @@ pub(crate) struct Kept<R> {
 #[derive(Debug, Default)]
 struct Transformed<R> {
     /// What the first normalization reads, its statistics, and what it gives.
-    attended: Vec<R>,
-    attended_statistics: Vec<R>,
-    middle: Vec<R>,
+    attended: Buffer<R>,
+    attended_statistics: Buffer<R>,
+    middle: Buffer<R>,
     /// Before and after gelu, `[tokens, intermediate]`.
-    spread: Vec<R>,
-    activated: Vec<R>,
+    spread: Buffer<R>,
+    activated: Buffer<R>,
     /// What the second normalization reads, and its statistics.
-    gathered: Vec<R>,
-    gathered_statistics: Vec<R>,
+    gathered: Buffer<R>,
+    gathered_statistics: Buffer<R>,
 }
 
 /// The first tokens of the rows, as rows of one token.
 #[derive(Debug, Default)]
 struct Firsts<R> {
     offsets: Vec<u32>,
-    x: Vec<R>,
-    query: Vec<R>,
+    x: Buffer<R>,
+    query: Buffer<R>,
 }
 
 impl<R: Real> Firsts<R> {
@@ -82,7 +82,7 @@ impl<R: Real> Firsts<R> {
     fn gather(&mut self, batch: &Batch, width: usize, x: &[R]) {
         self.offsets.clear();
         self.offsets.extend(0..=batch.len() as u32);
-        resize(&mut self.x, batch.len() * width);
+        self.x.resize(batch.len() * width);
         for (row, to) in self.x.chunks_exact_mut(width).enumerate() {
             let tokens = batch.range(row);
             if tokens.is_empty() {
@@ -94,8 +94,8 @@ impl<R: Real> Firsts<R> {
     }
 
     /// Puts rows where the first tokens are in `to`, and zeros elsewhere.
-    fn scatter(batch: &Batch, width: usize, from: &[R], to: &mut Vec<R>) {
-        resize(to, batch.tokens() * width);
+    fn scatter(batch: &Batch, width: usize, from: &[R], to: &mut Buffer<R>) {
+        to.resize(batch.tokens() * width);
         to.fill(R::ZERO);
         for (row, from) in from.chunks_exact(width).enumerate() {
             let tokens = batch.range(row);
@@ -109,11 +109,11 @@ impl<R: Real> Firsts<R> {
 /// Gradients that live only within a layer's backward.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch<R> {
-    hidden: Vec<R>,
-    context: Vec<R>,
-    query: Vec<R>,
-    qkv: Vec<R>,
-    spread: Vec<R>,
+    hidden: Buffer<R>,
+    context: Buffer<R>,
+    query: Buffer<R>,
+    qkv: Buffer<R>,
+    spread: Buffer<R>,
 }
 
 /// Linear layers of the same numbers side by side, as one product where their tensors touch, which sizes
@@ -158,9 +158,9 @@ impl Projection {
         })
     }
 
-    fn forward<R: Real>(&self, weights: &[R], x: &[R], out: &mut Vec<R>) {
+    fn forward<R: Real>(&self, weights: &[R], x: &[R], out: &mut Buffer<R>) {
         let rows = x.len() / self.inputs;
-        resize(out, rows * self.outputs);
+        out.resize(rows * self.outputs);
         for (column, part) in self.parts() {
             let out = &mut out[column.min(rows * self.outputs)..];
             gemm(
@@ -344,7 +344,7 @@ impl EncoderLayer {
         pass: Pass<'_, R>,
         x: &[R],
         kept: &mut Kept<R>,
-        out: &mut Vec<R>,
+        out: &mut Buffer<R>,
     ) {
         let batch = pass.batch;
         let masks = pass.dropout.map(|dropout| self.masks(dropout));
@@ -355,9 +355,9 @@ impl EncoderLayer {
             queries.forward(pass.weights, &firsts.x, &mut firsts.query);
         }
         let (residual, packed) = self.reached(batch, firsts, x);
-        resize(&mut kept.context, residual.len());
+        kept.context.resize(residual.len());
         let asking = residual.len() / self.hidden;
-        resize(&mut kept.attention_statistics, 2 * asking * self.heads);
+        kept.attention_statistics.resize(2 * asking * self.heads);
         attention(
             &self.attention(
                 batch,
@@ -415,7 +415,7 @@ impl EncoderLayer {
         context: &[R],
         residual: &[R],
         kept: &mut Transformed<R>,
-        out: &mut Vec<R>,
+        out: &mut Buffer<R>,
     ) {
         let tokens = context.len() / self.hidden;
         for buffer in [
@@ -424,12 +424,12 @@ impl EncoderLayer {
             &mut kept.gathered,
             out,
         ] {
-            resize(buffer, tokens * self.hidden);
+            buffer.resize(tokens * self.hidden);
         }
-        resize(&mut kept.attended_statistics, 2 * tokens);
-        resize(&mut kept.gathered_statistics, 2 * tokens);
-        resize(&mut kept.spread, tokens * self.intermediate);
-        resize(&mut kept.activated, tokens * self.intermediate);
+        kept.attended_statistics.resize(2 * tokens);
+        kept.gathered_statistics.resize(2 * tokens);
+        kept.spread.resize(tokens * self.intermediate);
+        kept.activated.resize(tokens * self.intermediate);
 
         self.attention_output
             .forward(weights, context, &mut kept.attended);
@@ -467,7 +467,7 @@ impl EncoderLayer {
         x: &[R],
         kept: &Kept<R>,
         scratch: &mut Scratch<R>,
-        gradient: &mut Vec<R>,
+        gradient: &mut Buffer<R>,
         gradients: &mut [R],
     ) {
         let Some(dropout) = pass.dropout else {
@@ -484,8 +484,8 @@ impl EncoderLayer {
             gradient,
             gradients,
         );
-        resize(&mut scratch.qkv, kept.qkv.len());
-        resize(&mut scratch.query, kept.firsts.query.len());
+        scratch.qkv.resize(kept.qkv.len());
+        scratch.query.resize(kept.firsts.query.len());
         let targets = match self.reach {
             Reach::AllTokens => Qkv::AllQueries(&mut scratch.qkv[..]),
             Reach::FirstTokens => Qkv::FirstQueries {
@@ -521,9 +521,9 @@ impl EncoderLayer {
         gradient: &mut [R],
         gradients: &mut [R],
     ) {
-        resize(&mut scratch.hidden, gradient.len());
-        resize(&mut scratch.context, gradient.len());
-        resize(&mut scratch.spread, kept.spread.len());
+        scratch.hidden.resize(gradient.len());
+        scratch.context.resize(gradient.len());
+        scratch.spread.resize(kept.spread.len());
 
         self.output_norm.backward(
             weights,

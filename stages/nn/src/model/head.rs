@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use crate::Real;
 use crate::batch::{Batch, Dropout};
-use crate::kernels::{Mask, dropout_rows};
-use crate::model::linear::{Linear, resize};
+use crate::kernels::{Buffer, Mask, dropout_rows};
+use crate::model::linear::Linear;
 use crate::parameters::{Initial, Parameters};
 
 /// The number of the head's dropout among a network's; part of the format.
@@ -33,7 +33,7 @@ pub struct Head<R> {
     dropout: f64,
     mask: Option<Mask>,
     /// The features after dropout, `[rows, inputs]`.
-    features: Vec<R>,
+    features: Buffer<R>,
 }
 
 impl<R: Real> Head<R> {
@@ -48,7 +48,7 @@ impl<R: Real> Head<R> {
             ),
             dropout: config.dropout,
             mask: None,
-            features: Vec::new(),
+            features: Buffer::default(),
         }
     }
 
@@ -70,7 +70,7 @@ impl<R: Real> Head<R> {
         features: &[R],
         dropout: Option<&Dropout>,
     ) -> Vec<R> {
-        resize(&mut self.features, features.len());
+        self.features.resize(features.len());
         self.features.copy_from_slice(features);
         self.mask = dropout.map(|dropout| Mask::new(dropout, HEAD_DROPOUT, self.dropout));
         if let Some(mask) = &self.mask {

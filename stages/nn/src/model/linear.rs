@@ -6,11 +6,6 @@ use crate::Real;
 use crate::kernels::{Epilogue, Matrix, MatrixMut, column_sums, gemm};
 use crate::parameters::{Initial, Parameters};
 
-/// Gives `buffer` the length `len`; its storage is kept from step to step. What it holds is of no meaning.
-pub(crate) fn resize<R: Real>(buffer: &mut Vec<R>, len: usize) {
-    buffer.resize(len, R::ZERO);
-}
-
 /// `out = x wᵀ`, for `x` `[rows, inputs]`, `w` `[outputs, inputs]` and `out` `[rows, outputs]`.
 pub(crate) fn product<R: Real>(x: &[R], w: &[R], inputs: usize, out: &mut [R]) {
     let (rows, outputs) = (x.len() / inputs, w.len() / inputs);

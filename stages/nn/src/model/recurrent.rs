@@ -10,10 +10,9 @@
 use std::ops::Range;
 
 use crate::batch::{Batch, Dropout};
-use crate::kernels::{Mask, add, embedding, embedding_backward};
+use crate::kernels::{Buffer, Mask, add, embedding, embedding_backward};
 use crate::model::cell::RecurrentKind;
 use crate::model::head::{Head, HeadConfig};
-use crate::model::linear::resize;
 use crate::model::sequence::Run;
 use crate::parameters::{Initial, Parameters};
 use crate::{Network, Real};
@@ -55,8 +54,8 @@ pub struct Recurrent<R> {
     head: Head<R>,
     ids: Vec<u32>,
     /// What a layer reads, `[positions, rows, inputs]`; backward its gradient.
-    flow: Vec<R>,
-    features: Vec<R>,
+    flow: Buffer<R>,
+    features: Buffer<R>,
     dropout: Option<Dropout>,
 }
 
@@ -110,8 +109,8 @@ impl<R: Real> Recurrent<R> {
             layers,
             head,
             ids: Vec::new(),
-            flow: Vec::new(),
-            features: Vec::new(),
+            flow: Buffer::default(),
+            features: Buffer::default(),
             dropout: None,
         }
     }
@@ -155,7 +154,7 @@ impl<R: Real> Recurrent<R> {
             }));
         }
         let width = self.config.embedding_dim;
-        resize(&mut self.flow, self.ids.len() * width);
+        self.flow.resize(self.ids.len() * width);
         let table = &weights[self.embeddings.clone()];
         embedding(&[(&self.ids, table)], width, &mut self.flow);
     }
@@ -209,7 +208,7 @@ impl<R: Real> Network<R> for Recurrent<R> {
             if layer == top {
                 break;
             }
-            resize(&mut self.flow, positions * rows * width);
+            self.flow.resize(positions * rows * width);
             for (direction, run) in runs.iter().enumerate() {
                 let steps = positions_of_steps(direction, false, positions);
                 for (position, block) in steps
@@ -228,7 +227,7 @@ impl<R: Real> Network<R> for Recurrent<R> {
         }
         let runs = &self.layers[top];
         let width = runs.len() * hidden;
-        resize(&mut self.features, rows * width);
+        self.features.resize(rows * width);
         for (direction, run) in runs.iter().enumerate() {
             let outputs = run.outputs(rows);
             let last = &outputs[outputs.len() - rows * hidden..];
@@ -268,7 +267,7 @@ impl<R: Real> Network<R> for Recurrent<R> {
             }
             for (direction, run) in runs.iter_mut().enumerate() {
                 let steps = positions_of_steps(direction, layer == top, positions);
-                resize(&mut run.hidden_gradient, steps.len() * rows * hidden);
+                run.hidden_gradient.resize(steps.len() * rows * hidden);
                 run.hidden_gradient.fill(R::ZERO);
                 let blocks = run.hidden_gradient.chunks_exact_mut(rows * hidden);
                 for (step, (&position, block)) in steps.iter().zip(blocks).enumerate() {
@@ -287,7 +286,7 @@ impl<R: Real> Network<R> for Recurrent<R> {
                 run.backward(weights, rows, gradients);
             }
             let inputs = runs[0].input.inputs;
-            resize(&mut self.flow, positions * rows * inputs);
+            self.flow.resize(positions * rows * inputs);
             for (direction, run) in runs.iter().enumerate() {
                 let block = rows * inputs;
                 let steps = positions_of_steps(direction, layer == top, positions);

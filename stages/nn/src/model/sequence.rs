@@ -8,9 +8,9 @@
 use std::ops::Range;
 
 use crate::Real;
-use crate::kernels::{Epilogue, Matrix, MatrixMut, PackedOperand, gemm_packed};
+use crate::kernels::{Buffer, Epilogue, Matrix, MatrixMut, PackedOperand, gemm_packed};
 use crate::model::cell::{self, RecurrentKind, Step};
-use crate::model::linear::{Linear, resize};
+use crate::model::linear::Linear;
 use crate::model::recurrent::RecurrentConfig;
 use crate::parallel::{Shared, threads, tiles};
 use crate::parameters::{Initial, Parameters};
@@ -25,20 +25,20 @@ pub(crate) struct Run<R> {
     recurrent: Linear,
     /// `[steps, rows, inputs]`.
     pub x: Vec<R>,
-    pub x_gradient: Vec<R>,
+    pub x_gradient: Buffer<R>,
     /// `[steps, rows, gates * hidden]`; backward turns gates into gradients.
-    gates: Vec<R>,
+    gates: Buffer<R>,
     /// The hidden state's part of the gates, alike.
-    gates_recurrent: Vec<R>,
+    gates_recurrent: Buffer<R>,
     /// `[1 + steps, rows, hidden]`, from zeros on.
-    hidden: Vec<R>,
+    hidden: Buffer<R>,
     /// The same for an LSTM's cell state.
-    cell: Vec<R>,
+    cell: Buffer<R>,
     /// `[steps, rows, hidden]`.
-    cell_tanh: Vec<R>,
+    cell_tanh: Buffer<R>,
     /// The gradient that comes from above, `[steps, rows, hidden]`.
-    pub hidden_gradient: Vec<R>,
-    flowing: [Vec<R>; 3],
+    pub hidden_gradient: Buffer<R>,
+    flowing: [Buffer<R>; 3],
     /// The recurrent weights, laid out for the products of all steps.
     packed: PackedOperand<R>,
 }
@@ -65,14 +65,14 @@ impl<R: Real> Run<R> {
             input: Linear::with_names(parameters, names("ih"), [inputs, outputs], uniform),
             recurrent: Linear::with_names(parameters, names("hh"), [hidden, outputs], uniform),
             x: Vec::new(),
-            x_gradient: Vec::new(),
-            gates: Vec::new(),
-            gates_recurrent: Vec::new(),
-            hidden: Vec::new(),
-            cell: Vec::new(),
-            cell_tanh: Vec::new(),
-            hidden_gradient: Vec::new(),
-            flowing: [const { Vec::new() }; 3],
+            x_gradient: Buffer::default(),
+            gates: Buffer::default(),
+            gates_recurrent: Buffer::default(),
+            hidden: Buffer::default(),
+            cell: Buffer::default(),
+            cell_tanh: Buffer::default(),
+            hidden_gradient: Buffer::default(),
+            flowing: Default::default(),
             packed: PackedOperand::default(),
         }
     }
@@ -83,13 +83,13 @@ impl<R: Real> Run<R> {
         let steps = self.x.len() / (rows * self.input.inputs);
         let state = rows * self.hidden_size;
         let gates = rows * self.input.outputs;
-        resize(&mut self.gates, steps * gates);
-        resize(&mut self.gates_recurrent, steps * gates);
-        resize(&mut self.hidden, (1 + steps) * state);
+        self.gates.resize(steps * gates);
+        self.gates_recurrent.resize(steps * gates);
+        self.hidden.resize((1 + steps) * state);
         self.hidden[..state].fill(R::ZERO);
         if self.kind.has_cell() {
-            resize(&mut self.cell, (1 + steps) * state);
-            resize(&mut self.cell_tanh, steps * state);
+            self.cell.resize((1 + steps) * state);
+            self.cell_tanh.resize(steps * state);
             self.cell[..state].fill(R::ZERO);
         }
         self.input.forward(weights, &self.x, &mut self.gates);
@@ -120,7 +120,7 @@ impl<R: Real> Run<R> {
         let state = rows * self.hidden_size;
         let gates = rows * self.input.outputs;
         for buffer in &mut self.flowing {
-            resize(buffer, state);
+            buffer.resize(state);
             buffer.fill(R::ZERO);
         }
         self.packed.pack(self.recurrent.matrix(weights));
@@ -145,7 +145,7 @@ impl<R: Real> Run<R> {
         self.recurrent
             .add_gradients(before, &self.gates_recurrent, gradients);
         self.input.add_gradients(&self.x, &self.gates, gradients);
-        resize(&mut self.x_gradient, self.x.len());
+        self.x_gradient.resize(self.x.len());
         self.input
             .backward(weights, &self.gates, &mut self.x_gradient);
     }

@@ -10,9 +10,9 @@
 use std::ops::Range;
 
 use crate::batch::{Batch, Dropout};
-use crate::kernels::embedding;
+use crate::kernels::{Buffer, embedding};
 use crate::model::head::{Head, HeadConfig};
-use crate::model::linear::{product, resize};
+use crate::model::linear::product;
 use crate::parameters::{Initial, Parameters};
 use crate::{Network, Real};
 
@@ -51,19 +51,19 @@ pub struct TextCnn<R> {
     places: Places,
     head: Head<R>,
     /// The filters as `[width * filters, embedding_dim]`.
-    columns: Vec<R>,
+    columns: Buffer<R>,
     /// All tokens' ids and, last, the padding token's.
     ids: Vec<u32>,
     /// Their embeddings.
-    embedded: Vec<R>,
+    embedded: Buffer<R>,
     /// Their product with `columns`: `[tokens + 1, width * filters]`.
-    products: Vec<R>,
+    products: Buffer<R>,
     /// The greatest value of each filter, `[rows, filters]`, after ReLU.
-    features: Vec<R>,
+    features: Buffer<R>,
     /// Where it was found: the filter's place, from 0 at the first of the zeros before the row.
     positions: Vec<u32>,
-    features_gradient: Vec<R>,
-    columns_gradient: Vec<R>,
+    features_gradient: Buffer<R>,
+    columns_gradient: Buffer<R>,
 }
 
 impl<R: Real> TextCnn<R> {
@@ -107,14 +107,14 @@ impl<R: Real> TextCnn<R> {
             parameters,
             places,
             head,
-            columns: Vec::new(),
+            columns: Buffer::default(),
             ids: Vec::new(),
-            embedded: Vec::new(),
-            products: Vec::new(),
-            features: Vec::new(),
+            embedded: Buffer::default(),
+            products: Buffer::default(),
+            features: Buffer::default(),
             positions: Vec::new(),
-            features_gradient: Vec::new(),
-            columns_gradient: Vec::new(),
+            features_gradient: Buffer::default(),
+            columns_gradient: Buffer::default(),
         }
     }
 
@@ -133,7 +133,7 @@ impl<R: Real> TextCnn<R> {
             ..
         } = self.config;
         let columns = width * filters;
-        resize(&mut self.columns, columns * embedding_dim);
+        self.columns.resize(columns * embedding_dim);
         let convolution = &weights[self.places.filters.clone()];
         for (filter, weights) in convolution.chunks_exact(embedding_dim * width).enumerate() {
             for (dimension, weights) in weights.chunks_exact(width).enumerate() {
@@ -145,10 +145,10 @@ impl<R: Real> TextCnn<R> {
         self.ids.clear();
         self.ids.extend_from_slice(&batch.ids);
         self.ids.push(batch.padding_id);
-        resize(&mut self.embedded, self.ids.len() * embedding_dim);
+        self.embedded.resize(self.ids.len() * embedding_dim);
         let table = &weights[self.places.embeddings.clone()];
         embedding(&[(&self.ids, table)], embedding_dim, &mut self.embedded);
-        resize(&mut self.products, self.ids.len() * columns);
+        self.products.resize(self.ids.len() * columns);
         product(
             &self.embedded,
             &self.columns,
@@ -187,7 +187,7 @@ impl<R: Real> TextCnn<R> {
         let width = self.row_width(batch);
         let bias = &weights[self.places.bias.clone()];
         let mut values = vec![R::ZERO; filters];
-        resize(&mut self.features, batch.len() * filters);
+        self.features.resize(batch.len() * filters);
         self.positions.clear();
         self.positions.resize(batch.len() * filters, 0);
         for row in 0..batch.len() {
@@ -253,7 +253,7 @@ impl<R: Real> Network<R> for TextCnn<R> {
             width: columns,
             ..
         } = self.config;
-        resize(&mut self.features_gradient, batch.len() * filters);
+        self.features_gradient.resize(batch.len() * filters);
         self.head.backward(
             weights,
             batch,
@@ -262,10 +262,8 @@ impl<R: Real> Network<R> for TextCnn<R> {
             &mut self.features_gradient,
         );
         let width = self.row_width(batch);
-        resize(
-            &mut self.columns_gradient,
-            columns * filters * embedding_dim,
-        );
+        self.columns_gradient
+            .resize(columns * filters * embedding_dim);
         self.columns_gradient.fill(R::ZERO);
         for (index, &gradient) in self.features_gradient.iter().enumerate() {
             // ReLU: what is not above 0 has no gradient.

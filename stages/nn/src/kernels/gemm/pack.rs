@@ -5,7 +5,11 @@
     reason = "the compiler does not transpose well by itself; bounds are checked a panel at a time"
 )]
 
+use super::tile::Tile;
 use crate::Real;
+
+/// Lanes and steps that [`Tile::transpose`] moves at a time: a line of the cache.
+pub(super) const BLOCK: usize = 16;
 
 /// An operand as the packing sees it: lane `i` at step `k` is `data[i * lane_stride + k * depth_stride]`.
 #[derive(Clone, Copy)]
@@ -20,7 +24,7 @@ impl<R: Real> Lanes<'_, R> {
     /// the other: a step of a panel takes `width` numbers. The last panel may have fewer lanes: then its steps
     /// take as many numbers as it has lanes, or, `padded`, zeros follow them.
     #[inline(always)]
-    pub(super) fn pack(
+    pub(super) fn pack<T: Tile<R>>(
         self,
         (first, lanes): (usize, usize),
         (start, depth): (usize, usize),
@@ -45,13 +49,13 @@ impl<R: Real> Lanes<'_, R> {
             let count = width.min(lanes - lane);
             let panel = &mut packed[panel * width * depth..];
             let width = if padded { width } else { count };
-            self.pack_panel((first + lane, count), (start, depth), width, panel);
+            self.pack_panel::<T>((first + lane, count), (start, depth), width, panel);
         }
     }
 
     /// Packs one panel of lanes that do not lie next to each other.
     #[inline(always)]
-    fn pack_panel(
+    fn pack_panel<T: Tile<R>>(
         self,
         (first, lanes): (usize, usize),
         (start, depth): (usize, usize),
@@ -68,7 +72,22 @@ impl<R: Real> Lanes<'_, R> {
         if lanes < width {
             panel.fill(R::ZERO);
         }
-        if self.depth_stride == 1 && lanes >= 4 && depth >= 4 {
+        if self.depth_stride == 1 && T::TRANSPOSES {
+            for chunk in (0..depth).step_by(BLOCK) {
+                let ahead = if chunk + AHEAD < depth { AHEAD } else { 0 };
+                for lane in (0..lanes).step_by(BLOCK) {
+                    let extent = (BLOCK.min(lanes - lane), BLOCK.min(depth - chunk));
+                    let place = begin + lane * self.lane_stride + chunk;
+                    // SAFETY: these lanes and steps are within those that were asserted to lie within the operand
+                    // and the panel; `T` is that of the level.
+                    unsafe {
+                        let source = self.data.as_ptr().add(place);
+                        let target = panel.as_mut_ptr().add(chunk * width + lane);
+                        T::transpose(extent, (source, self.lane_stride), (target, width), ahead);
+                    }
+                }
+            }
+        } else if self.depth_stride == 1 && lanes >= 4 && depth >= 4 {
             // One line of the cache at a time, so that lanes whose strides are powers of 2 do not push each
             // other out before the line is used up. Where 4 do not divide the lanes or steps, the last 4
             // overlap those before.

@@ -3,12 +3,13 @@
 
 use super::{Epilogue, Matrix, MatrixMut, Target, Task};
 use crate::Real;
+use crate::kernels::Buffer;
 use crate::kernels::dispatch::{Level, level};
 
 /// An operand B, laid out for [`gemm_packed`]. Its storage is kept when it is packed again.
 #[derive(Clone, Debug)]
 pub struct PackedOperand<R> {
-    data: Vec<R>,
+    data: Buffer<R>,
     rows: usize,
     columns: usize,
     level: Level,
@@ -17,7 +18,7 @@ pub struct PackedOperand<R> {
 impl<R> Default for PackedOperand<R> {
     fn default() -> Self {
         Self {
-            data: Vec::new(),
+            data: Buffer::default(),
             rows: 0,
             columns: 0,
             level: Level::Scalar,
@@ -30,8 +31,7 @@ impl<R: Real> PackedOperand<R> {
     pub fn pack(&mut self, b: Matrix<'_, R>) {
         (self.rows, self.columns) = (b.rows, b.columns);
         self.level = level();
-        self.data
-            .resize(b.rows * b.columns.next_multiple_of(32), R::ZERO);
+        self.data.resize(b.rows * b.columns.next_multiple_of(32));
         R::pack_operand(b, &mut self.data);
     }
 

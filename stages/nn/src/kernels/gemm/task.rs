@@ -145,7 +145,7 @@ fn pack_block<R: Real, T: Tile<R>>(
     packed: &mut [R],
 ) {
     let lanes = (left, right - left);
-    b.pack(lanes, (start, deep), (T::COLUMNS, true), packed);
+    b.pack::<T>(lanes, (start, deep), (T::COLUMNS, true), packed);
 }
 
 #[inline(always)]
@@ -183,7 +183,7 @@ fn run<R: Real, T: Tile<R>>(task: &Task<'_, R>, scratch: &mut [R]) {
                 let bottom = rows.min(top + PANELS * T::ROWS);
                 if !strided {
                     let lanes = (top, bottom - top);
-                    a.pack(lanes, (start, deep), (T::ROWS, false), packed_a);
+                    a.pack::<T>(lanes, (start, deep), (T::ROWS, false), packed_a);
                 }
                 for (panel, row) in (top..bottom).step_by(T::ROWS).enumerate() {
                     let panel_a = if strided {

@@ -22,6 +22,23 @@ pub(super) trait Tile<R> {
     /// `rows` and `columns`, a row beginning every `stride` numbers, that no other thread touches. The CPU
     /// has the features of the tile.
     unsafe fn compute(shape: Shape, a: Rows<R>, b: *const R, c: *mut R);
+
+    /// Whether there is a [`Tile::transpose`].
+    const TRANSPOSES: bool = false;
+
+    /// Writes `source[i * stride + j]` to `target[j * width + i]` for i and j below the extent, at most
+    /// [`super::pack::BLOCK`] each, and fetches the numbers that lie `ahead` of the source.
+    ///
+    /// # Safety
+    /// All of these may be read and written, and the CPU has the features of the tile.
+    unsafe fn transpose(
+        _extent: (usize, usize),
+        _source: (*const R, usize),
+        _target: (*mut R, usize),
+        _ahead: usize,
+    ) {
+        unreachable!("only where there is one");
+    }
 }
 
 /// How the rows of A lie in memory.
@@ -94,7 +111,8 @@ mod x86 {
     /// Writes the tile for one register width. `$some` loads, `$put` stores the first few lanes.
     macro_rules! tile {
         ($name:ident, $features:literal, $vector:ty, $lanes:literal, $rows:literal, [$($row:literal)*],
-         $zero:ident, $load:ident, $store:ident, $set:ident, $fma:ident, $add:ident, $some:ident, $put:ident, $mask:ident) => {
+         $zero:ident, $load:ident, $store:ident, $set:ident, $fma:ident, $add:ident, $some:ident, $put:ident, $mask:ident
+         $(, $transpose:ident)?) => {
             #[doc = concat!("`f32` by registers of ", $lanes, ".")]
             pub(in super::super) struct $name;
 
@@ -176,6 +194,21 @@ mod x86 {
                         }
                     }
                 }
+
+                $(
+                    const TRANSPOSES: bool = true;
+
+                    #[inline(always)]
+                    unsafe fn transpose(
+                        extent: (usize, usize),
+                        source: (*const f32, usize),
+                        target: (*mut f32, usize),
+                        ahead: usize,
+                    ) {
+                        // SAFETY: the caller's promise.
+                        unsafe { $transpose(extent, source, target, ahead) }
+                    }
+                )?
             }
         };
     }
@@ -208,6 +241,70 @@ mod x86 {
         unsafe { _mm512_mask_storeu_ps(place, mask, value) }
     }
 
+    /// A block of 16 by 16 in registers: pairs, fours, eights and sixteens change over.
+    ///
+    /// # Safety
+    /// As [`Tile::transpose`].
+    #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
+    unsafe fn transpose16(
+        (lanes, steps): (usize, usize),
+        (source, stride): (*const f32, usize),
+        (target, width): (*mut f32, usize),
+        ahead: usize,
+    ) {
+        let (whole_lanes, whole_steps) = (mask16(lanes), mask16(steps));
+        let mut rows = [_mm512_setzero_ps(); 16];
+        for (lane, row) in rows.iter_mut().enumerate().take(lanes) {
+            let place = source.wrapping_add(lane * stride);
+            // SAFETY: lanes and steps within the extent are read; prefetching is safe anywhere.
+            unsafe {
+                _mm_prefetch::<_MM_HINT_T0>(place.wrapping_add(ahead).cast());
+                *row = _mm512_maskz_loadu_ps(whole_steps, place);
+            }
+        }
+        let mut pairs = [_mm512_setzero_ps(); 16];
+        for i in 0..8 {
+            pairs[2 * i] = _mm512_unpacklo_ps(rows[2 * i], rows[2 * i + 1]);
+            pairs[2 * i + 1] = _mm512_unpackhi_ps(rows[2 * i], rows[2 * i + 1]);
+        }
+        // Of each group of four lanes, the steps 0, 1, 2 and 3 of every quarter.
+        let mut fours = [_mm512_setzero_ps(); 16];
+        for i in 0..4 {
+            for half in 0..2 {
+                let a = _mm512_castps_pd(pairs[4 * i + half]);
+                let b = _mm512_castps_pd(pairs[4 * i + 2 + half]);
+                fours[4 * i + 2 * half] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+                fours[4 * i + 2 * half + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+            }
+        }
+        for step in 0..4 {
+            let [a, b, c, d] = [0, 1, 2, 3].map(|group| fours[4 * group + step]);
+            let (ab_even, ab_odd) = (
+                _mm512_shuffle_f32x4::<0x88>(a, b),
+                _mm512_shuffle_f32x4::<0xdd>(a, b),
+            );
+            let (cd_even, cd_odd) = (
+                _mm512_shuffle_f32x4::<0x88>(c, d),
+                _mm512_shuffle_f32x4::<0xdd>(c, d),
+            );
+            let columns = [
+                _mm512_shuffle_f32x4::<0x88>(ab_even, cd_even),
+                _mm512_shuffle_f32x4::<0x88>(ab_odd, cd_odd),
+                _mm512_shuffle_f32x4::<0xdd>(ab_even, cd_even),
+                _mm512_shuffle_f32x4::<0xdd>(ab_odd, cd_odd),
+            ];
+            for (quarter, column) in columns.into_iter().enumerate() {
+                let step = 4 * quarter + step;
+                if step < steps {
+                    // SAFETY: a step within the extent; only its lanes are written.
+                    unsafe {
+                        _mm512_mask_storeu_ps(target.add(step * width), whole_lanes, column);
+                    }
+                }
+            }
+        }
+    }
+
     tile!(
         Avx2, "avx2,fma", __m256, 8, 6, [1 2 3 4 5 6],
         _mm256_setzero_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_set1_ps, _mm256_fmadd_ps,
@@ -216,6 +313,6 @@ mod x86 {
     tile!(
         Avx512, "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl", __m512, 16, 12, [1 2 3 4 5 6 7 8 9 10 11 12],
         _mm512_setzero_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_set1_ps, _mm512_fmadd_ps,
-        _mm512_add_ps, _mm512_maskz_loadu_ps, put16, mask16
+        _mm512_add_ps, _mm512_maskz_loadu_ps, put16, mask16, transpose16
     );
 }
