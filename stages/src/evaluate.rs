@@ -59,7 +59,7 @@ impl Kind for Evaluate {
     type Resolved = ();
 
     const NAME: &'static str = "evaluate";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const COMPUTES: bool = true;
     const EXAMPLE: &'static str = "evaluate: { model: model, data: tokens, split: test, metrics: [accuracy, f1, mcc, confusion_matrix] }";
 

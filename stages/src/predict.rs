@@ -52,7 +52,7 @@ impl Kind for Predict {
     type Resolved = ();
 
     const NAME: &'static str = "predict";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const COMPUTES: bool = true;
     const EXAMPLE: &'static str = "predict: { model: model, data: tokens, split: test }";
 

@@ -38,7 +38,7 @@ impl Kind for Train {
     type Resolved = ();
 
     const NAME: &'static str = "train";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SEEDED: bool = true;
     const COMPUTES: bool = true;
     const EXAMPLE: &'static str = "train:
