@@ -10,6 +10,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 from safetensors.numpy import load_file
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+from tensorboard.util import tensor_util
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerFast
 
 out = Path(sys.argv[1])
@@ -67,6 +69,26 @@ worst = np.abs(ours - scores).max()
 assert worst < 1e-5, worst
 assert (ours.argmax(1) == np.array(guesses.column("prediction").to_pylist())).all()
 
+# Event files: TensorBoard shows what the history says, as single-precision numbers.
+run = json.loads((out / "run.json").read_text())
+record = next(stage["record"] for stage in run["stages"] if stage["name"] == "bert")
+multiplexer = EventMultiplexer().AddRunsFromDirectory(record).Reload()
+shown = {}
+for name in multiplexer.Runs():
+    for tag in multiplexer.Runs()[name]["tensors"]:
+        assert multiplexer.SummaryMetadata(name, tag).plugin_data.plugin_name == "scalars", tag
+        for event in multiplexer.Tensors(name, tag):
+            shown[tag, event.step] = tensor_util.make_ndarray(event.tensor_proto).item()
+history = {}
+for line in (out / "bert" / "history.jsonl").read_text().splitlines():
+    entry = json.loads(line)
+    for name, value in entry.items():
+        tag = f"eval/{name.removeprefix('eval_')}" if name.startswith("eval_") else f"train/{name}"
+        if name not in ("step", "epoch"):
+            history[tag, entry["step"]] = float(np.float32(value))
+assert shown == history, (shown, history)
+assert len(history) > 5, history
+
 # Metrics: JSON that agrees with the predictions.
 metrics = json.loads((out / "scores" / "metrics.json").read_text())
 labels = np.array(guesses.column("label").to_pylist())
@@ -77,4 +99,4 @@ assert (out / "curves" / "plot.svg").read_text().startswith("<")
 assert (out / "curves" / "plot.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 json.loads((out / "curves" / "plot.json").read_text())
 
-print(f"pyarrow {pa.__version__}, safetensors, transformers: every artifact opens; scores differ by at most {worst:.1e}")
+print(f"pyarrow {pa.__version__}, safetensors, transformers, TensorBoard: every artifact opens; scores differ by at most {worst:.1e}")

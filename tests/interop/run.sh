@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# run.sh TAPER: makes one artifact of every type and opens each with pyarrow, safetensors and transformers; then the other way
-# round, has taper open what transformers makes.
+# run.sh TAPER: makes one artifact of every type and opens each with pyarrow, safetensors, transformers and TensorBoard; then the
+# other way round, has taper open what transformers makes.
 # The virtual environment is kept in ~/.cache/taper-interop (a few GB: Transformers needs PyTorch).
 set -euo pipefail
 taper=$(realpath "${1:?usage: run.sh TAPER}")
@@ -16,7 +16,8 @@ trap 'rm -rf "$work"' EXIT
 cp "$here/pipeline.yaml" "$work/"
 cd "$work"
 : > taper.toml
-TAPER_CACHE=$work/cache "$taper" run pipeline.yaml
-export HF_HUB_OFFLINE=1
+export TAPER_CACHE=$work/cache HF_HUB_OFFLINE=1
+"$taper" run pipeline.yaml
+"$taper" show "$("$taper" log --json | python3 -c 'import json, sys; print(json.load(sys.stdin)[0]["run"])')" --json > out/run.json
 "$venv/bin/python" "$here/check.py" "$work/out"
 "$venv/bin/python" "$here/classifiers.py" "$taper" "$work"
