@@ -471,10 +471,13 @@ fn trainings_go_as_in_transformers() {
         let data = tokens(&workshop, vocabulary, &[("train", &rows)]);
         let golden = golden::json(&format!("{kind}/hf_trainer_defaults.json"));
         let args = &golden["args"];
+        // Each step has a batch of its own.
+        let steps = usize::try_from(args["max_steps"].as_u64().unwrap()).unwrap();
         let params = json!({
             "data": data.to_string(), "validation": "train", "from": model.to_string(), "data_order": "given",
             "optimizer": { "adamw": { "lr": args["learning_rate"], "weight_decay": args["weight_decay"] } },
-            "schedule": { "linear": {} }, "clip_norm": args["max_grad_norm"], "batch_size": 4,
+            "schedule": { "linear": {} }, "clip_norm": args["max_grad_norm"],
+            "batch_size": rows.len() / steps,
             "max_steps": args["max_steps"], "log_every": 1, "evaluate_every": 5,
         });
         let trained = workshop.run(Train, &params.to_string());
