@@ -3,6 +3,7 @@
 use serde_json::Value;
 use taper_engine::{Device, Reporter, StageError};
 use taper_nn::loss::Loss;
+use taper_nn::parallel::within;
 use taper_nn::{Batch, Network};
 
 use crate::artifact::Model;
@@ -208,7 +209,8 @@ impl Classifier for NetworkClassifier {
     }
 
     fn logits(&mut self, batch: &Batch) -> Result<Vec<f32>, StageError> {
-        Ok(self.network.forward(&self.weights, batch, None))
+        let (network, weights) = (&mut self.network, &self.weights);
+        Ok(within(|| network.forward(weights, batch, None)))
     }
 }
 

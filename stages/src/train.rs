@@ -7,6 +7,7 @@ use taper_cache::{ArtifactType, Digest};
 use taper_engine::{Context, Device, Kind, Makes, Stage, StageError};
 use taper_nn::loss::Loss;
 use taper_nn::optimizer::{Adam, Optimizer, Rule, Sgd};
+use taper_nn::parallel::within;
 use taper_nn::schedule::{Course, Schedule};
 use taper_nn::{Learner, Network, Parameters};
 
@@ -133,7 +134,7 @@ impl Kind for Train {
             validation,
             plan,
         };
-        let trained = train(training, &checkpoints, &record, &context.reporter)?;
+        let trained = within(|| train(training, &checkpoints, &record, &context.reporter))?;
         let config = model_config(network, &params.loss, classes);
         write(context, params, &config, &parameters, &tokens, &trained)
     }

@@ -29,6 +29,7 @@ use taper_nn::model::{
     Architecture, BertConfig, Pooling, RecurrentConfig, RecurrentKind, TextCnnConfig,
 };
 use taper_nn::optimizer::{Adam, Optimizer, Rule};
+use taper_nn::parallel::within;
 use taper_nn::random::{Purpose, Stream};
 use taper_nn::{Batch, Dropout, Learner};
 
@@ -620,7 +621,8 @@ fn run() -> Result<(), String> {
             .find(|job| job.name == name)
             .ok_or("no such job")?;
         let time = Duration::from_secs_f64(options.seconds);
-        let round = measure(job, &read_batches(batches)?, init.as_deref(), time)?;
+        let batches = read_batches(batches)?;
+        let round = within(|| measure(job, &batches, init.as_deref(), time))?;
         println!(
             "{}",
             json!({"step": round.step, "evaluation": round.evaluation, "memory": round.memory})

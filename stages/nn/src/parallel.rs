@@ -22,6 +22,12 @@ pub fn threads() -> usize {
     rayon::current_num_threads()
 }
 
+/// Runs `work` on one of the threads that work is spread over. From any other thread, every spreading would wake one
+/// of them first and wait for it.
+pub fn within<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    rayon::scope(|_| work())
+}
+
 /// Calls `work` with each of `0..count`, on several threads where the `operations` of all are enough.
 pub fn tiles(count: usize, operations: usize, work: impl Fn(usize) + Send + Sync) {
     if count <= 1 || operations < WORTHWHILE || threads() == 1 {

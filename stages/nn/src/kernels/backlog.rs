@@ -90,6 +90,7 @@ impl<R: Real> Backlog<R> {
     ) {
         let width = self.width;
         let buffers = [parameters, first, second].map(Shared::new);
+        let with = step.scalars();
         tiles(rows.len().div_ceil(ROWS), rows.len() * width * 4, |tile| {
             for &row in &rows[tile * ROWS..rows.len().min((tile + 1) * ROWS)] {
                 let start = row as usize * width;
@@ -100,7 +101,7 @@ impl<R: Real> Backlog<R> {
                     first,
                     second,
                 };
-                R::adam_tile(step, tensors);
+                R::adam_tile(&with, tensors);
             }
         });
         self.push(step, rows);

@@ -179,7 +179,7 @@ table! {
     layer_norm::layer_norm_tile(norm: &layer_norm::Normalization<'_, R>, x: &[R], y: &mut [R], statistics: &mut [R]);
     layer_norm::layer_norm_backward_tile(norm: &layer_norm::Normalization<'_, R>, x: &[R], statistics: &[R], gradient: &mut [R]);
     layer_norm::layer_norm_columns_tile(rows: layer_norm::Columns<'_, R>, sums: layer_norm::ColumnSums<'_, R>);
-    optimizer::adam_tile(step: &optimizer::AdamStep, tensors: optimizer::AdamTile<'_, R>);
+    optimizer::adam_tile(with: &optimizer::Scalars<R>, tensors: optimizer::AdamTile<'_, R>);
     backlog::adam_missed_tile(missed: &backlog::Missed<R>, made: usize, row: backlog::Row<'_, R>);
     optimizer::sgd_tile(step: &optimizer::SgdStep, parameters: &mut [R], gradients: &[R], velocity: Option<&mut [R]>);
     reduce::sum_of_squares_tile(x: &[R]) -> R;

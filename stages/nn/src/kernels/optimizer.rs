@@ -54,7 +54,9 @@ fn power(base: f64, exponent: u64) -> f64 {
 }
 
 /// What is the same for all numbers of a step, rounded.
-pub(super) struct Scalars<R> {
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug)]
+pub struct Scalars<R> {
     scale: R,
     l2: R,
     kept: [R; 2],
@@ -98,8 +100,7 @@ pub(super) fn moved<R: Real>(parameter: R, first: R, second: R, epsilon: R, rate
 }
 
 #[inline(always)]
-pub(crate) fn adam_tile<R: Real>(step: &AdamStep, tensors: AdamTile<'_, R>) {
-    let with = step.scalars::<R>();
+pub(crate) fn adam_tile<R: Real>(with: &Scalars<R>, tensors: AdamTile<'_, R>) {
     let moments = tensors.first.iter_mut().zip(tensors.second.iter_mut());
     let numbers = tensors.parameters.iter_mut().zip(tensors.gradients);
     for ((parameter, &gradient), (first, second)) in numbers.zip(moments) {
@@ -156,11 +157,12 @@ pub fn adam<R: Real>(
         Shared::new(first),
         Shared::new(second),
     );
+    let with = step.scalars();
     tiles(len.div_ceil(TILE), len * 4, |tile| {
         let start = tile * TILE;
         let count = TILE.min(len - start);
         R::adam_tile(
-            step,
+            &with,
             AdamTile {
                 parameters: part(parameters, start, count),
                 gradients: &gradients[start..start + count],
