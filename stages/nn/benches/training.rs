@@ -7,8 +7,9 @@
 //! PyTorch's side is `peer_train.py` of the shared folder (`TAPER_SHARED`, by default beside the repository),
 //! with fused AdamW and scaled-dot-product attention: its best in float32. Without `--python` only taper is
 //! measured. Two columns: *same*, batches in which every row is as long as the batch is wide, so that both
-//! compute the same; *user*, rows of the lengths of the job's data, padded as the job's source pads them.
-//! Each side's figure is the median over its rounds of the median step of a round.
+//! compute the same; *user*, rows of the real data sets, where PyTorch is measured twice: padded as the job's source
+//! pads them, and dynamically, to the longest row of each batch. Each side's figure is the median over its rounds
+//! of the median step of a round.
 
 #![expect(
     clippy::print_stdout,
@@ -33,9 +34,13 @@ use taper_nn::parallel::within;
 use taper_nn::random::{Purpose, Stream};
 use taper_nn::{Batch, Dropout, Learner};
 
-/// One of the jobs, named as `peer_train.py` names it.
+/// One of the jobs.
 struct Job {
     name: &'static str,
+    /// What `peer_train.py` calls its model.
+    model: &'static str,
+    /// The real rows of the user's column.
+    data: Option<Data>,
     batch: usize,
     length: usize,
     vocabulary: u32,
@@ -44,6 +49,32 @@ struct Job {
     loss: Loss,
     architecture: Architecture,
 }
+
+/// Real rows: a file of the shared data sets, the columns with the text, and whether the job's source pads them to
+/// the length of the job.
+#[derive(Clone, Copy)]
+struct Data {
+    file: &'static str,
+    columns: &'static str,
+    padded: bool,
+}
+
+const COLA: Data = Data {
+    file: "nyu-mll/glue/cola/train-00000-of-00001.parquet",
+    columns: "sentence",
+    padded: true,
+};
+const MRPC: Data = Data {
+    file: "nyu-mll/glue/mrpc/train-00000-of-00001.parquet",
+    columns: "sentence1,sentence2",
+    padded: false,
+};
+const IMDB: Data = Data {
+    file: "stanfordnlp/imdb/plain_text/train-00000-of-00001.parquet",
+    columns: "text",
+    padded: true,
+};
+const TOKENIZER: &str = "hub/data/models/google-bert/bert-base-uncased/tokenizer.json";
 
 fn bert(hidden: usize, layers: usize, heads: usize, pooling: Pooling, head: f64) -> BertConfig {
     BertConfig {
@@ -77,6 +108,8 @@ fn jobs() -> Vec<Job> {
     let adamw = Rule::AdamW(Adam::ADAMW);
     let job = |name, batch, length, vocabulary, learning_rate, rule, architecture| Job {
         name,
+        model: name,
+        data: None,
         batch,
         length,
         vocabulary,
@@ -174,6 +207,27 @@ fn jobs() -> Vec<Job> {
                 }),
             )
         },
+    ]
+}
+
+/// The jobs of the user's column.
+fn user_jobs() -> Vec<Job> {
+    let of = |model: &str, name, batch, length, data| {
+        let job = jobs().into_iter().find(|job| job.name == model);
+        Job {
+            name,
+            batch,
+            length,
+            data: Some(data),
+            ..job.expect("a job of this name")
+        }
+    };
+    vec![
+        of("bert-tiny-cls", "cola-tiny-cls", 32, 256, COLA),
+        of("bert-tiny-pooler", "cola-tiny-pooler", 4, 512, COLA),
+        of("minilm", "mrpc-minilm", 8, 128, MRPC),
+        of("bert-base-seqcls", "mrpc-bert-base", 8, 128, MRPC),
+        of("minilm", "imdb-minilm", 8, 200, IMDB),
     ]
 }
 
@@ -422,7 +476,7 @@ fn cpu_name() -> String {
 
 struct Options {
     python: Option<PathBuf>,
-    peer: PathBuf,
+    shared: PathBuf,
     jobs: Option<String>,
     columns: Vec<Column>,
     threads: usize,
@@ -444,7 +498,7 @@ fn options() -> Result<Options, String> {
     );
     let mut options = Options {
         python: None,
-        peer: shared.join("peers/peer_train.py"),
+        shared,
         jobs: None,
         columns: vec![Column::Same, Column::User],
         threads: 2,
@@ -528,8 +582,8 @@ fn theirs(options: &Options, job: &Job, steps: usize, extra: &[&str]) -> Result<
     let python = options.python.as_ref().ok_or("no --python")?;
     let value = json_of(
         Command::new(python)
-            .arg(&options.peer)
-            .args(["--model", job.name, "--variants", "fused"])
+            .arg(options.shared.join("peers/peer_train.py"))
+            .args(["--model", job.model, "--variants", "fused"])
             .args(["--batch", &job.batch.to_string()])
             .args(["--len", &job.length.to_string()])
             .args(["--threads", &options.threads.to_string()])
@@ -543,69 +597,92 @@ fn theirs(options: &Options, job: &Job, steps: usize, extra: &[&str]) -> Result<
     })
 }
 
-fn compare(options: &Options, job: &Job, column: Column, folder: &Path) -> Result<(), String> {
+fn compare(options: &Options, job: &Job, folder: &Path) -> Result<(), String> {
     let text = |path: &Path| path.display().to_string();
-    let batches_path = folder.join(format!("{}.batches.safetensors", job.name));
-    let init_path = folder.join(format!("{}.init.safetensors", job.name));
+    let file = |kind: &str| folder.join(format!("{}.{kind}.safetensors", job.name));
     let mut init = None;
     if options.python.is_some() {
-        // One step of the peer writes its initial weights, and batches of the job's own lengths.
-        let (b, i) = (text(&batches_path), text(&init_path));
-        theirs(options, job, 8, &["--save-init", &i, "--save-batches", &b])?;
-        init = Some(init_path.as_path());
-    } else if column == Column::User {
+        let path = file("init");
+        theirs(options, job, 1, &["--save-init", &text(&path)])?;
+        init = Some(path);
+    } else if job.data.is_some() {
         return Ok(());
     }
-    if column == Column::Same {
-        batches_without_padding(job, &batches_path)?;
-    }
-    let batches = read_batches(&batches_path)?;
-    let (mut mine, mut peers) = (Vec::new(), Vec::new());
+    // PyTorch's batches, and what the line is called; ours are the first: padding makes no difference to us.
+    let kinds: Vec<(&str, PathBuf)> = match &job.data {
+        None => {
+            batches_without_padding(job, &file("same"))?;
+            vec![("same", file("same"))]
+        }
+        Some(data) => {
+            real_batches(options, job, data, folder)?;
+            let padded = data.padded.then(|| ("padded", file("padded")));
+            let dynamic = ("dynamic", file("dynamic"));
+            padded.into_iter().chain([dynamic]).collect()
+        }
+    };
+    let (_, own) = &kinds[0];
+    let mut mine = Vec::new();
+    let mut peers = vec![Vec::new(); kinds.len()];
     for _ in 0..options.rounds {
-        let round = ours(options, job, &batches_path, init)?;
-        if let Some(init) = init {
-            let steps = (options.seconds * 1e3 / (2.0 * round.step)).clamp(8.0, 300.0) as usize;
-            let (b, i) = (text(&batches_path), text(init));
-            peers.push(theirs(
-                options,
-                job,
-                steps,
-                &["--init", &i, "--batches", &b],
-            )?);
+        let round = ours(options, job, own, init.as_deref())?;
+        if let Some(init) = &init {
+            let steps = (options.seconds * 1e3 / (2.0 * round.step)).clamp(8.0, 40.0) as usize;
+            for ((_, batches), peers) in kinds.iter().zip(&mut peers) {
+                let arguments = ["--init", &text(init), "--batches", &text(batches)];
+                peers.push(theirs(options, job, steps, &arguments)?);
+            }
         }
         mine.push(round);
     }
     let mine = middle(&mine);
-    let gflops = operations(job, &batches) / mine.step / 1e6;
-    let mut line = format!(
-        "{:<17} {:<5} {:>9.2} {:>9.0} {:>8.2} {:>7.0} {:>7.0}",
-        job.name,
-        if column == Column::Same {
-            "same"
-        } else {
-            "user"
-        },
-        mine.step,
-        1e3 * job.batch as f64 / mine.step,
-        mine.evaluation,
-        mine.memory,
-        gflops,
-    );
-    if !peers.is_empty() {
-        let peer = middle(&peers);
-        line += &format!(
-            " | {:>9.2} {:>9.0} {:>8.2} {:>7.0} | {:>5.2}x {:>5.2}x {:>5.2}",
-            peer.step,
-            1e3 * job.batch as f64 / peer.step,
-            peer.evaluation,
-            peer.memory,
-            peer.step / mine.step,
-            peer.evaluation / mine.evaluation,
-            mine.memory / peer.memory,
+    let gflops = operations(job, &read_batches(own)?) / mine.step / 1e6;
+    for ((kind, _), peers) in kinds.iter().zip(&peers) {
+        let mut line = format!(
+            "{:<17} {:<8} {:>9.2} {:>9.0} {:>8.2} {:>7.0} {:>7.0}",
+            job.name,
+            kind,
+            mine.step,
+            1e3 * job.batch as f64 / mine.step,
+            mine.evaluation,
+            mine.memory,
+            gflops,
         );
+        if !peers.is_empty() {
+            let peer = middle(peers);
+            line += &format!(
+                " | {:>9.2} {:>9.0} {:>8.2} {:>7.0} | {:>6.2}x {:>6.2}x {:>6.2}",
+                peer.step,
+                1e3 * job.batch as f64 / peer.step,
+                peer.evaluation,
+                peer.memory,
+                peer.step / mine.step,
+                peer.evaluation / mine.evaluation,
+                mine.memory / peer.memory,
+            );
+        }
+        println!("{line}");
     }
-    println!("{line}");
     Ok(())
+}
+
+/// Writes batches of real rows, padded and dynamic, to `folder`.
+fn real_batches(options: &Options, job: &Job, data: &Data, folder: &Path) -> Result<(), String> {
+    let python = options.python.as_ref().ok_or("no --python")?;
+    let status = Command::new(python)
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/batches.py"))
+        .arg(options.shared.join("hub/data/datasets").join(data.file))
+        .arg(options.shared.join(TOKENIZER))
+        .arg(data.columns)
+        .args([job.length, job.batch, 64].map(|number| number.to_string()))
+        .arg(folder.join(job.name))
+        .status()
+        .map_err(|error| error.to_string())?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(format!("no batches of {}", data.file))
+    }
 }
 
 fn run() -> Result<(), String> {
@@ -614,7 +691,15 @@ fn run() -> Result<(), String> {
         .num_threads(options.threads)
         .build_global()
         .map_err(|error| error.to_string())?;
-    let jobs = jobs();
+    let of = |column| match column {
+        Column::Same => jobs(),
+        Column::User => user_jobs(),
+    };
+    let jobs: Vec<Job> = options
+        .columns
+        .iter()
+        .flat_map(|&column| of(column))
+        .collect();
     if let Some((name, batches, init)) = &options.one {
         let job = jobs
             .iter()
@@ -637,7 +722,7 @@ fn run() -> Result<(), String> {
         peak_gflops()
     );
     println!(
-        "{:<17} {:<5} {:>9} {:>9} {:>8} {:>7} {:>7} | {:>9} {:>9} {:>8} {:>7} | {:>6} {:>6} {:>6}",
+        "{:<17} {:<8} {:>9} {:>9} {:>8} {:>7} {:>7} | {:>9} {:>9} {:>8} {:>7} | {:>7} {:>7} {:>6}",
         "job",
         "",
         "ms/step",
@@ -662,12 +747,10 @@ fn run() -> Result<(), String> {
             .is_none_or(|names| names.split(',').any(|name| name == job.name))
     };
     let mut outcome = Ok(());
-    'all: for job in jobs.iter().filter(wanted) {
-        for &column in &options.columns {
-            outcome = compare(&options, job, column, &folder);
-            if outcome.is_err() {
-                break 'all;
-            }
+    for job in jobs.iter().filter(wanted) {
+        outcome = compare(&options, job, &folder);
+        if outcome.is_err() {
+            break;
         }
     }
     std::fs::remove_dir_all(&folder).map_err(|error| error.to_string())?;
