@@ -248,7 +248,7 @@ fn grid(rows: usize, columns: usize, threads: usize) -> (usize, usize) {
     if threads == 1 {
         return (rows, columns);
     }
-    let wanted = 2 * threads;
+    let wanted = threads;
     let mut down = wanted.div_ceil(across).min(rows.div_ceil(4 * ROWS)).max(1);
     if across * down < wanted {
         across = wanted
