@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
+use rustix::time::{ClockId, clock_gettime};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 use taper_nn::kernels::peak;
@@ -231,12 +232,15 @@ fn user_jobs() -> Vec<Job> {
     ]
 }
 
-/// What one side measured in one round: milliseconds of a training step and of an evaluated batch, MiB.
+/// What one side measured in one round: milliseconds of a training step and of an evaluated batch, MiB; and of our
+/// side the cores that were busy in training, and page faults a step.
 #[derive(Clone, Copy)]
 struct Round {
     step: f64,
     evaluation: f64,
     memory: f64,
+    cores: f64,
+    faults: f64,
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -250,6 +254,8 @@ fn middle(rounds: &[Round]) -> Round {
         step: of(|round| round.step),
         evaluation: of(|round| round.evaluation),
         memory: of(|round| round.memory),
+        cores: of(|round| round.cores),
+        faults: of(|round| round.faults),
     }
 }
 
@@ -373,6 +379,21 @@ fn peak_memory() -> f64 {
     kib.map_or(f64::NAN, |kib| kib / 1024.0)
 }
 
+/// Seconds that this process has had a processor, and its page faults.
+fn usage() -> (f64, f64) {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    let text = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // The 10th field; the 2nd, the program's name, ends with a parenthesis.
+    let fields = text.rsplit(')').next().unwrap_or_default();
+    let faults = fields.split_whitespace().nth(7);
+    (
+        time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9,
+        faults
+            .and_then(|faults| faults.parse().ok())
+            .unwrap_or(f64::NAN),
+    )
+}
+
 /// taper's side of one round, in a process of its own.
 fn measure(
     job: &Job,
@@ -391,6 +412,7 @@ fn measure(
     let mut steps = Vec::new();
     let started = Instant::now();
     let mut index = 0;
+    let mut begin = (Instant::now(), usage());
     while steps.len() < 5 || started.elapsed() < time {
         let batch = &batches[index % batches.len()];
         let dropout = Dropout {
@@ -404,11 +426,22 @@ fn measure(
         if !loss.mean().is_finite() {
             return Err(format!("the loss of step {index} is not finite"));
         }
+        // Until every batch was seen, buffers grow.
+        if index + 1 == batches.len() {
+            begin = (Instant::now(), usage());
+        }
         if index >= 2 {
             steps.push(1e3 * took.as_secs_f64());
         }
         index += 1;
     }
+    let (wall, (cpu, faults)) = (begin.0.elapsed().as_secs_f64(), usage());
+    let cores = (cpu - begin.1.0) / wall;
+    let settled = index.saturating_sub(batches.len());
+    let faults = match settled {
+        0 => f64::NAN,
+        _ => (faults - begin.1.1) / settled as f64,
+    };
     let (weights, _) = learner.settle();
     let mut evaluations = Vec::new();
     let started = Instant::now();
@@ -423,6 +456,8 @@ fn measure(
         step: median(steps),
         evaluation: median(evaluations),
         memory: peak_memory(),
+        cores,
+        faults,
     })
 }
 
@@ -575,6 +610,8 @@ fn ours(
         step: field(&value, "step"),
         evaluation: field(&value, "evaluation"),
         memory: field(&value, "memory"),
+        cores: field(&value, "cores"),
+        faults: field(&value, "faults"),
     })
 }
 
@@ -594,6 +631,8 @@ fn theirs(options: &Options, job: &Job, steps: usize, extra: &[&str]) -> Result<
         step: field(&value, "step_ms_median"),
         evaluation: field(&value, "eval_ms_median"),
         memory: field(&value, "peak_rss_mib"),
+        cores: f64::NAN,
+        faults: f64::NAN,
     })
 }
 
@@ -639,7 +678,7 @@ fn compare(options: &Options, job: &Job, folder: &Path) -> Result<(), String> {
     let gflops = operations(job, &read_batches(own)?) / mine.step / 1e6;
     for ((kind, _), peers) in kinds.iter().zip(&peers) {
         let mut line = format!(
-            "{:<17} {:<8} {:>9.2} {:>9.0} {:>8.2} {:>7.0} {:>7.0}",
+            "{:<17} {:<8} {:>9.2} {:>9.0} {:>8.2} {:>7.0} {:>7.0} {:>5.2} {:>6.1}",
             job.name,
             kind,
             mine.step,
@@ -647,6 +686,8 @@ fn compare(options: &Options, job: &Job, folder: &Path) -> Result<(), String> {
             mine.evaluation,
             mine.memory,
             gflops,
+            mine.cores,
+            mine.faults,
         );
         if !peers.is_empty() {
             let peer = middle(peers);
@@ -710,7 +751,13 @@ fn run() -> Result<(), String> {
         let round = within(|| measure(job, &batches, init.as_deref(), time))?;
         println!(
             "{}",
-            json!({"step": round.step, "evaluation": round.evaluation, "memory": round.memory})
+            json!({
+                "step": round.step,
+                "evaluation": round.evaluation,
+                "memory": round.memory,
+                "cores": round.cores,
+                "faults": round.faults,
+            })
         );
         return Ok(());
     }
@@ -722,7 +769,7 @@ fn run() -> Result<(), String> {
         peak_gflops()
     );
     println!(
-        "{:<17} {:<8} {:>9} {:>9} {:>8} {:>7} {:>7} | {:>9} {:>9} {:>8} {:>7} | {:>7} {:>7} {:>6}",
+        "{:<17} {:<8} {:>9} {:>9} {:>8} {:>7} {:>7} {:>5} {:>6} | {:>9} {:>9} {:>8} {:>7} | {:>7} {:>7} {:>6}",
         "job",
         "",
         "ms/step",
@@ -730,6 +777,8 @@ fn run() -> Result<(), String> {
         "ms eval",
         "MiB",
         "GFLOP/s",
+        "cores",
+        "faults",
         "PyTorch",
         "rows/s",
         "ms eval",
