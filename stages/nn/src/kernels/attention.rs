@@ -50,18 +50,31 @@ pub enum Qkv<T> {
     },
 }
 
+/// A buffer of operands: how many rows it has, and how many `hidden` wide operands lie beside each other.
+struct Operands<T> {
+    buffer: T,
+    rows: usize,
+    count: usize,
+}
+
+/// Where an operand lies: in which buffer, and behind how many others.
+type Place = (usize, usize);
+
 impl<T> Qkv<T> {
-    /// Each buffer with the number of its rows and of its `hidden` wide columns, and for queries, keys and
-    /// values the buffer and the column that they are.
-    fn layout(
-        self,
-        tokens: usize,
-        sequences: usize,
-    ) -> (Vec<(T, usize, usize)>, [(usize, usize); 3]) {
+    /// The buffers, and where queries, keys and values lie in them.
+    fn layout(self, tokens: usize, sequences: usize) -> (Vec<Operands<T>>, [Place; 3]) {
+        let operands = |buffer, rows, count| Operands {
+            buffer,
+            rows,
+            count,
+        };
         match self {
-            Self::AllQueries(qkv) => (vec![(qkv, tokens, 3)], [(0, 0), (0, 1), (0, 2)]),
+            Self::AllQueries(qkv) => (vec![operands(qkv, tokens, 3)], [(0, 0), (0, 1), (0, 2)]),
             Self::FirstQueries { query, key_value } => (
-                vec![(query, sequences, 1), (key_value, tokens, 2)],
+                vec![
+                    operands(query, sequences, 1),
+                    operands(key_value, tokens, 2),
+                ],
                 [(0, 0), (1, 0), (1, 1)],
             ),
         }
@@ -316,16 +329,21 @@ pub fn attention_backward<R: Real>(
     let (buffers, places) = qkv_gradient.layout(packed.tokens(), packed.rows.len());
     let buffers: Vec<_> = buffers
         .into_iter()
-        .map(|(buffer, rows, parts)| {
+        .map(|operands| {
+            let Operands {
+                buffer,
+                rows,
+                count,
+            } = operands;
             assert_eq!(
                 buffer.len(),
-                rows * parts * hidden,
+                rows * count * hidden,
                 "the gradient has qkv's shape"
             );
-            if parts == 1 {
+            if count == 1 {
                 buffer.fill(R::ZERO);
             }
-            gemm::Target::of(MatrixMut::new(buffer, rows, parts * hidden))
+            gemm::Target::of(MatrixMut::new(buffer, rows, count * hidden))
         })
         .collect();
     let width = attention.head_width();
@@ -334,7 +352,7 @@ pub fn attention_backward<R: Real>(
     for_each_task(attention, qkv, 10, |task, [query, token]| {
         let head = task.head as usize;
         let rows = task.query.rows;
-        let target = |(buffer, column): (usize, usize), row| {
+        let target = |(buffer, column): Place, row| {
             buffers[buffer].part(row, column * hidden + head * width)
         };
         let gradients = Gradients {
@@ -382,9 +400,13 @@ fn for_each_task<'a, R: Real>(
     let mask = attention.mask.filter(|mask| !mask.drops_nothing());
     let all_ask = matches!(qkv, Qkv::AllQueries(_));
     let (buffers, places) = qkv.layout(packed.tokens(), packed.rows.len());
-    let matrix = |(buffer, column): (usize, usize)| {
-        let (data, rows, parts) = buffers[buffer];
-        Matrix::new(data, rows, parts * hidden).part(0, rows, column * hidden, hidden)
+    let matrix = |(buffer, column): Place| {
+        let Operands {
+            buffer,
+            rows,
+            count,
+        } = buffers[buffer];
+        Matrix::new(buffer, rows, count * hidden).part(0, rows, column * hidden, hidden)
     };
     let operands = places.map(matrix);
     let operations = packed

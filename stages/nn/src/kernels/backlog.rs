@@ -311,7 +311,7 @@ mod tests {
         (0..ROWS as u32)
             .filter(|&row| {
                 let draw = u64::from(row) * 31 + step * 17 + seed * 7;
-                row != 3 && draw % (2 + u64::from(row) * 9) == 0
+                row != 3 && draw.is_multiple_of(2 + u64::from(row) * 9)
             })
             .collect()
     }
