@@ -7,7 +7,7 @@ use taper_nn::parallel::within;
 use taper_nn::{Batch, Network};
 
 use crate::artifact::Model;
-use crate::artifact::config::{Limits, LossName, ModelConfig};
+use crate::artifact::config::{Limits, LossName, ModelConfig, NetworkConfig};
 use crate::artifact::model::{TRAINING_FILE, load_weights};
 use crate::artifact::tokens::{TokenSettings, TokenSplit};
 use crate::foreign;
@@ -28,8 +28,9 @@ pub trait Classifier: Send {
     /// What makes probabilities of logits.
     fn loss(&self) -> &Loss;
 
-    /// How far rows of a batch were padded in training.
-    fn padding(&self) -> Padding;
+    /// How far rows of a batch were padded in training; nothing where padding is never computed, so that what is
+    /// said of a row depends on no other row.
+    fn padding(&self) -> Option<Padding>;
 
     /// Whether it can read these rows at all; `name` is what the split is called.
     ///
@@ -195,8 +196,11 @@ impl Classifier for NetworkClassifier {
         &self.loss
     }
 
-    fn padding(&self) -> Padding {
-        self.padding
+    fn padding(&self) -> Option<Padding> {
+        match self.config.network {
+            NetworkConfig::Bert(..) => None,
+            NetworkConfig::TextCnn(_) | NetworkConfig::Recurrent(..) => Some(self.padding),
+        }
     }
 
     fn check(
@@ -230,7 +234,7 @@ pub fn ask(
     reporter: &Reporter,
 ) -> Result<Answers, StageError> {
     classifier.check(settings, name, split)?;
-    let width = Width::new(settings, classifier.padding());
+    let width = Width::new(settings, classifier.padding().unwrap_or_default());
     let outputs = classifier.outputs();
     let total = Some(split.len() as u64);
     let progress = reporter.progress(format!("reading {name}"), total, taper_engine::Unit::Rows);

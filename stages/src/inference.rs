@@ -195,11 +195,15 @@ impl TextClassifier {
         let split = TokenSplit::of_rows(&rows?);
         let quiet = Reporter::new("", Events::nowhere(), Arc::default());
         let settings = self.encoder.settings();
+        let together = match self.classifier.padding() {
+            Some(_) => 1,
+            None => split.len().max(1),
+        };
         classifier::ask(
             self.classifier.as_mut(),
             settings,
             ("text", &split),
-            1,
+            together,
             &quiet,
         )
     }

@@ -1,10 +1,10 @@
 //! `taper predict`.
 
-use std::io::{BufRead as _, IsTerminal as _};
+use std::io::{BufRead as _, BufReader, IsTerminal as _, Read};
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
-use taper_cache::{ArtifactType, Blob, BlobName, Manifest, Store};
+use taper_cache::{ArtifactType, Blob, BlobName, Digest, Manifest, Store};
 use taper_engine::{Artifact as _, ArtifactFiles, Device, open_artifact};
 use taper_stages::artifact::Model;
 use taper_stages::inference::TextClassifier;
@@ -15,7 +15,7 @@ use crate::output::Output;
 use crate::table::number;
 use crate::workplace::Workplace;
 
-/// Rows that are read from stdin before they are answered.
+/// The most rows of stdin that are answered together.
 const TOGETHER: usize = 64;
 
 /// Ask a trained model about texts: label and score of each class.
@@ -57,17 +57,20 @@ pub fn run(args: Args, output: Output) -> Result<Exit, Failure> {
     if std::io::stdin().is_terminal() {
         output.say("a text a line; Ctrl-D ends");
     }
-    let together = if std::io::stdin().is_terminal() {
-        1
-    } else {
-        TOGETHER
-    };
-    let mut lines = std::io::stdin().lock().lines();
+    let mut lines = Lines::new(std::io::stdin());
     loop {
-        let texts: Vec<String> = lines.by_ref().take(together).collect::<Result<_, _>>()?;
-        if texts.is_empty() {
-            return Ok(Exit::Done);
-        }
+        let mut texts = Vec::new();
+        let end = loop {
+            match lines.next() {
+                Ok(Some(text)) => texts.push(text),
+                Ok(None) => break Some(Ok(Exit::Done)),
+                Err(error) => break Some(Err(error)),
+            }
+            // Whoever feeds us line by line gets each answer at once.
+            if texts.len() == TOGETHER || !lines.next_is_there() {
+                break None;
+            }
+        };
         for answer in ask(&mut classifier, &texts)? {
             if args.json {
                 output.json_line(&answer.json())?;
@@ -75,6 +78,49 @@ pub fn run(args: Args, output: Output) -> Result<Exit, Failure> {
                 output.data(answer.text(output))?;
             }
         }
+        if let Some(end) = end {
+            return end;
+        }
+    }
+}
+
+/// The lines of an input, without what ends them.
+struct Lines<R> {
+    input: BufReader<R>,
+    number: u64,
+}
+
+impl<R: Read> Lines<R> {
+    fn new(input: R) -> Self {
+        Self {
+            input: BufReader::with_capacity(1 << 16, input),
+            number: 0,
+        }
+    }
+
+    /// The next line; waits for it.
+    fn next(&mut self) -> Result<Option<String>, Failure> {
+        let mut line = Vec::new();
+        if self.input.read_until(b'\n', &mut line)? == 0 {
+            return Ok(None);
+        }
+        self.number += 1;
+        if line.pop_if(|byte| *byte == b'\n').is_some() {
+            line.pop_if(|byte| *byte == b'\r');
+        }
+        String::from_utf8(line).map(Some).map_err(|error| {
+            Failure::usage(format!(
+                "line {} of stdin is not UTF-8, from byte {} on",
+                self.number,
+                error.utf8_error().valid_up_to() + 1
+            ))
+            .help("convert it: `iconv -f latin1 -t utf-8`, if that is what it is; the lines before it are answered")
+        })
+    }
+
+    /// Whether the next line has arrived already.
+    fn next_is_there(&self) -> bool {
+        self.input.buffer().contains(&b'\n')
     }
 }
 
@@ -154,6 +200,12 @@ fn open(name: &str) -> Result<ArtifactFiles, Failure> {
     if folder.is_dir() {
         return of_folder(folder);
     }
+    if !name.contains(':') && name.parse::<Digest>().is_err() {
+        return Err(Failure::usage(format!(
+            "there is no folder `{name}`, and it names no stage"
+        ))
+        .help("write PIPELINE.yaml:STAGE, RUN:STAGE, or the folder of a Hugging Face model"));
+    }
     let start = name.rsplit_once(':').map_or("", |(place, _)| place);
     let place = match Path::new(start).is_file() {
         true => Workplace::of(Path::new(start))?,
@@ -191,4 +243,40 @@ fn of_folder(folder: &Path) -> Result<ArtifactFiles, Failure> {
     Ok(ArtifactFiles::new(manifest, move |digest| {
         paths.get(digest).cloned().unwrap_or_default()
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_end_as_files_of_all_systems_have_them() {
+        let mut lines = Lines::new(&b"one\ntwo\r\n\n\xf0\x9f\x98\x80\ncut\r"[..]);
+        assert!(!lines.next_is_there());
+        for (text, more) in [
+            ("one", true),
+            ("two", true),
+            ("", true),
+            ("\u{1f600}", false),
+        ] {
+            assert_eq!(lines.next().ok().flatten().as_deref(), Some(text));
+            assert_eq!(lines.next_is_there(), more);
+        }
+        assert_eq!(lines.next().ok().flatten().as_deref(), Some("cut\r"));
+        assert!(lines.next().is_ok_and(|end| end.is_none()));
+    }
+
+    #[test]
+    fn what_is_not_utf8_is_placed() {
+        let mut lines = Lines::new(&b"one\ntw\xffo\n"[..]);
+        assert!(lines.next().is_ok());
+        let Err(error) = lines.next() else {
+            panic!("it is no text");
+        };
+        let told = format!("{:?}", error.told);
+        assert!(
+            told.contains("line 2 of stdin is not UTF-8, from byte 3 on"),
+            "{told}"
+        );
+    }
 }

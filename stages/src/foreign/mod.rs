@@ -157,8 +157,8 @@ impl Classifier for Foreign {
         &self.loss
     }
 
-    fn padding(&self) -> Padding {
-        Padding::default()
+    fn padding(&self) -> Option<Padding> {
+        None
     }
 
     fn check(
