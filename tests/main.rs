@@ -3,6 +3,7 @@
 mod common;
 mod foreign;
 mod invalid;
+mod killing;
 mod new_kind;
 mod quickstart;
 mod reference;
