@@ -34,7 +34,10 @@ pub fn run(setting: &Setting) -> Found {
         for at in spread(refuser.seen, usize::MAX) {
             for error in ERRORS {
                 for lasting in [Lasting::Once, Lasting::Forever] {
-                    trials.push((story, at, error, lasting));
+                    // It asks to be tried again: without an end, nothing can but try without an end.
+                    if (error.0, lasting) != (libc::EINTR, Lasting::Forever) {
+                        trials.push((story, at, error, lasting));
+                    }
                 }
             }
         }
