@@ -15,7 +15,7 @@ use crate::metrics::Outcome;
 use crate::training::batches::{Width, in_order};
 use crate::training::evaluation::predictions;
 use crate::training::network::{architecture, check_fit};
-use crate::training::params::Padding;
+use crate::training::params::BatchPadding;
 
 /// A trained classifier, ready to be asked.
 pub trait Classifier: Send {
@@ -30,7 +30,7 @@ pub trait Classifier: Send {
 
     /// How far rows of a batch were padded in training; nothing where padding is never computed, so that what is
     /// said of a row depends on no other row.
-    fn padding(&self) -> Option<Padding>;
+    fn padding(&self) -> Option<BatchPadding>;
 
     /// Whether it can read these rows at all; `name` is what the split is called.
     ///
@@ -161,15 +161,15 @@ fn open_ours(model: &Model, config: ModelConfig) -> Result<Box<dyn Classifier>, 
 }
 
 /// How batches were padded when the model was trained; models from elsewhere pad to the longest row.
-fn padding(model: &Model) -> Result<Padding, StageError> {
+fn padding(model: &Model) -> Result<BatchPadding, StageError> {
     let Some(path) = model.files().path(TRAINING_FILE) else {
-        return Ok(Padding::default());
+        return Ok(BatchPadding::default());
     };
     let unreadable =
         |error| StageError::failed(format!("`{TRAINING_FILE}` cannot be read: {error}"));
     let training: Value = serde_json::from_slice(&fs_err::read(path)?).map_err(unreadable)?;
     match training.pointer("/parameters/padding") {
-        None => Ok(Padding::default()),
+        None => Ok(BatchPadding::default()),
         Some(padding) => serde_json::from_value(padding.clone()).map_err(unreadable),
     }
 }
@@ -180,7 +180,7 @@ struct NetworkClassifier {
     network: Box<dyn Network<f32>>,
     weights: Vec<f32>,
     loss: Loss,
-    padding: Padding,
+    padding: BatchPadding,
 }
 
 impl Classifier for NetworkClassifier {
@@ -196,7 +196,7 @@ impl Classifier for NetworkClassifier {
         &self.loss
     }
 
-    fn padding(&self) -> Option<Padding> {
+    fn padding(&self) -> Option<BatchPadding> {
         match self.config.network {
             NetworkConfig::Bert(..) => None,
             NetworkConfig::TextCnn(_) | NetworkConfig::Recurrent(..) => Some(self.padding),

@@ -26,7 +26,7 @@ use crate::artifact::config::{self, Limits, LossName};
 use crate::artifact::tokens::{TokenSettings, TokenSplit};
 use crate::classifier::Classifier;
 use crate::training::network::check_fit;
-use crate::training::params::Padding;
+use crate::training::params::BatchPadding;
 
 pub use self::arithmetic::arithmetic;
 
@@ -157,7 +157,7 @@ impl Classifier for Foreign {
         &self.loss
     }
 
-    fn padding(&self) -> Option<Padding> {
+    fn padding(&self) -> Option<BatchPadding> {
         None
     }
 

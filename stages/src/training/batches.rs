@@ -6,14 +6,14 @@ use std::thread::Scope;
 use taper_nn::Batch;
 
 use super::order::Ordering;
-use super::params::Padding;
+use super::params::BatchPadding;
 use crate::artifact::tokens::{self, TokenSettings, TokenSplit};
 
 /// How rows are put side by side for networks that read their padding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Width {
     /// How far rows are padded.
-    pub padding: Padding,
+    pub padding: BatchPadding,
     /// The most tokens a row has.
     pub max_length: usize,
     /// The id of the padding token.
@@ -23,11 +23,11 @@ pub struct Width {
 impl Width {
     /// How rows of tokens are padded: to `max_length` where they were padded when they were made, else as
     /// `padding` says.
-    pub fn new(tokens: &TokenSettings, padding: Padding) -> Self {
+    pub fn new(tokens: &TokenSettings, padding: BatchPadding) -> Self {
         Self {
             padding: match tokens.padding {
                 tokens::Padding::None => padding,
-                tokens::Padding::MaxLength => Padding::MaxLength,
+                tokens::Padding::MaxLength => BatchPadding::MaxLength,
             },
             max_length: tokens.max_length,
             padding_id: tokens.pad_token_id,
@@ -37,9 +37,9 @@ impl Width {
     /// The width of a batch whose longest row has `longest` tokens.
     fn of(&self, longest: usize) -> usize {
         match self.padding {
-            Padding::Longest => longest,
-            Padding::MaxLength => longest.max(self.max_length),
-            Padding::MultipleOf(multiple) => longest.next_multiple_of(multiple.max(1)),
+            BatchPadding::Longest => longest,
+            BatchPadding::MaxLength => longest.max(self.max_length),
+            BatchPadding::MultipleOf(multiple) => longest.next_multiple_of(multiple.max(1)),
         }
     }
 }
@@ -202,7 +202,7 @@ mod tests {
     }
 
     const WIDTH: Width = Width {
-        padding: Padding::Longest,
+        padding: BatchPadding::Longest,
         max_length: 10,
         padding_id: 0,
     };
@@ -227,8 +227,8 @@ mod tests {
         assert_eq!(batch.width, 3);
         assert!(batch.type_ids.is_empty());
         let width = |padding| pack(&split, &[1], 0, Width { padding, ..WIDTH }).width;
-        assert_eq!(width(Padding::MaxLength), 10);
-        assert_eq!(width(Padding::MultipleOf(8)), 8);
+        assert_eq!(width(BatchPadding::MaxLength), 10);
+        assert_eq!(width(BatchPadding::MultipleOf(8)), 8);
     }
 
     #[test]

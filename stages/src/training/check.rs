@@ -4,8 +4,8 @@ use glob::Pattern;
 use taper_engine::StageError;
 
 use super::params::{
-    BertParams, ClassWeights, EarlyStopping, Keep, LossParams, NetworkParams, OptimizerParams,
-    Padding, Params, ScheduleParams, Warmup,
+    BatchPadding, BertParams, ClassWeights, EarlyStopping, Keep, LossParams, NetworkParams,
+    OptimizerParams, Params, Precision, ScheduleParams, Warmup,
 };
 use crate::metrics::Metric;
 
@@ -69,7 +69,7 @@ impl Findings {
         self.unless(params.epochs != Some(0), "epochs", "at least 1");
         self.unless(params.max_steps != Some(0), "max_steps", "at least 1");
         self.unless(
-            params.padding != Padding::MultipleOf(0),
+            params.padding != BatchPadding::MultipleOf(0),
             "padding.multiple_of",
             "at least 1",
         );
@@ -78,6 +78,13 @@ impl Findings {
             "clip_norm",
             "above 0",
         );
+        if params.precision == Precision::Bf16 {
+            self.push(
+                StageError::invalid("`precision: bf16` is not there on the CPU")
+                    .help("write `precision: f32`, or leave it out")
+                    .at("precision"),
+            );
+        }
         if params.epochs.is_some() && params.max_steps.is_some() {
             self.push(
                 StageError::invalid("`epochs` and `max_steps` both say how long to train")

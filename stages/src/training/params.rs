@@ -64,7 +64,7 @@ pub struct Params {
     /// How far textcnn, rnn, lstm and gru pad the rows of a batch, since they read their padding. BERT never
     /// computes padding: there it changes nothing.
     #[serde(default)]
-    pub padding: Padding,
+    pub padding: BatchPadding,
     /// Whether rows of similar length come into one batch.
     #[serde(default)]
     pub group_by_length: bool,
@@ -556,7 +556,7 @@ pub struct Warmup {
 /// How far rows are padded for networks that read their padding.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Padding {
+pub enum BatchPadding {
     /// To the longest row of the batch.
     #[default]
     Longest,
@@ -678,6 +678,8 @@ pub enum Precision {
     /// 32-bit floating point.
     #[default]
     F32,
+    /// 16-bit floating point with the range of 32 bits: not on the CPU.
+    Bf16,
 }
 
 fn default_train() -> String {
