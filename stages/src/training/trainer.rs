@@ -191,16 +191,15 @@ impl<'a> Run<'a> {
             optimizer,
             best: kept,
         }) = checkpoints.newest(reporter)?
+            && training.learner.restore(weights, optimizer)
         {
-            if training.learner.restore(weights, optimizer) {
-                reporter.note(format!(
-                    "going on from the checkpoint of step {} of {}",
-                    reached.step, training.plan.schedule.total
-                ));
-                last = Some(reached.step);
-                position = reached;
-                best = kept;
-            }
+            reporter.note(format!(
+                "going on from the checkpoint of step {} of {}",
+                reached.step, training.plan.schedule.total
+            ));
+            last = Some(reached.step);
+            position = reached;
+            best = kept;
         }
         let recorder = Recorder::begin(record.folder, record.tensorboard, &position.history)?;
         Ok(Self {
