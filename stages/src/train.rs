@@ -9,7 +9,7 @@ use taper_nn::loss::Loss;
 use taper_nn::optimizer::{Adam, Optimizer, Rule, Sgd};
 use taper_nn::parallel::within;
 use taper_nn::schedule::{Course, Schedule};
-use taper_nn::{Learner, Network, Parameters};
+use taper_nn::{Initial, Learner, Network, Parameters};
 
 use crate::artifact::config::{CONFIG_FILE, ModelConfig};
 use crate::artifact::model::{
@@ -25,7 +25,8 @@ use crate::training::history;
 use crate::training::network::{architecture, check_fit, choose, model_config};
 use crate::training::order::Ordering;
 use crate::training::params::{
-    ClassWeights, LossParams, OptimizerParams, Params, ScheduleParams, Settings,
+    ClassWeights, HeadInitial, LossParams, NetworkParams, OptimizerParams, Params, ScheduleParams,
+    Settings,
 };
 use crate::training::trainer::{Monitor, Plan, RecordSettings, Stopping, Trained, Training, train};
 use crate::training::watch::Mode;
@@ -108,6 +109,9 @@ impl Kind for Train {
         let outputs = loss.outputs(classes.len());
         let mut built: Box<dyn Network<f32>> = architecture(&network, outputs).build();
         freeze(built.parameters_mut(), &params.freeze)?;
+        if let Some(NetworkParams::Bert(bert)) = &params.model {
+            begin_head(built.parameters_mut(), bert.head_initial);
+        }
         let parameters = built.parameters().clone();
         let weights = match &from {
             Some(model) => started(&parameters, model, context)?,
@@ -137,6 +141,21 @@ impl Kind for Train {
         let trained = within(|| train(training, &checkpoints, &record, &context.reporter))?;
         let config = model_config(network, &params.loss, classes);
         write(context, params, &config, &parameters, &tokens, &trained)
+    }
+}
+
+/// Says how BERT's head begins.
+fn begin_head(parameters: &mut Parameters, head: HeadInitial) {
+    let inputs = parameters
+        .get("classifier.weight")
+        .and_then(|weight| weight.shape.last().copied());
+    let (HeadInitial::Uniform, Some(inputs)) = (head, inputs) else {
+        return;
+    };
+    for tensor in parameters.tensors_mut() {
+        if tensor.name.starts_with("classifier.") {
+            tensor.initial = Initial::of_inputs(inputs);
+        }
     }
 }
 

@@ -260,8 +260,22 @@ pub struct BertParams {
     /// In place of `attention_probs_dropout_prob` of the model's config.json.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub attention_dropout: Option<f64>,
+    /// How the linear layer begins where no model has it.
+    pub head_initial: HeadInitial,
     /// The sizes of a BERT from scratch, without `from`.
     pub config: Option<BertSizes>,
+}
+
+/// How a linear layer behind BERT begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HeadInitial {
+    /// Of the normal distribution with `initializer_range` of the model's config.json, and no bias, as
+    /// transformers' BertForSequenceClassification.
+    #[default]
+    Normal,
+    /// Uniform, with bias, as torch.nn.Linear: what a head written by hand has.
+    Uniform,
 }
 
 /// What of BERT's hidden states is classified.
