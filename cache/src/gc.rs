@@ -206,7 +206,12 @@ impl Store {
                 *holders.entry(*digest).or_default() += 1;
             }
         }
-        let mut bytes: u64 = holders.keys().map(|digest| self.size_of(digest)).sum();
+        // Read once: what is looked at again may be gone.
+        let sizes: BTreeMap<Digest, u64> = holders
+            .keys()
+            .map(|digest| (*digest, self.size_of(digest)))
+            .collect();
+        let mut bytes: u64 = sizes.values().sum();
         let mut removed = Vec::new();
         let mut live = rooted;
         for ((worth, action), holds) in worths.iter().zip(held) {
@@ -225,7 +230,7 @@ impl Store {
                 if let Some(count) = holders.get_mut(digest) {
                     *count -= 1;
                     if *count == 0 {
-                        bytes -= self.size_of(digest);
+                        bytes -= sizes[digest];
                     }
                 }
             }

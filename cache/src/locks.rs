@@ -8,7 +8,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::error::CacheError;
+use crate::error::{CacheError, is_absent};
 use crate::{Key, Store, planted};
 
 /// Nobody else computes the key while this is held.
@@ -53,13 +53,13 @@ impl Store {
                 .open(&path)
                 .map_err(CacheError::io("open", &path))?;
             match file.try_lock() {
-                Ok(()) if is_named(&file, &path) => {
-                    return Ok(Some(KeyLock {
-                        path,
-                        file: Some(file),
-                    }));
+                Ok(()) => {
+                    let named = is_named(&file, &path).map_err(CacheError::io("look at", &path))?;
+                    if named {
+                        let file = Some(file);
+                        return Ok(Some(KeyLock { path, file }));
+                    }
                 }
-                Ok(()) => {}
                 Err(TryLockError::WouldBlock) => return Ok(None),
                 Err(TryLockError::Error(error)) => {
                     tracing::debug!(%error, "no locks on this file system");
@@ -71,11 +71,13 @@ impl Store {
 }
 
 /// Whether `path` still means the open file.
-fn is_named(file: &File, path: &Path) -> bool {
-    let (Ok(open), Ok(named)) = (file.metadata(), path.symlink_metadata()) else {
-        return false;
-    };
-    (open.dev(), open.ino()) == (named.dev(), named.ino())
+fn is_named(file: &File, path: &Path) -> std::io::Result<bool> {
+    let open = file.metadata()?;
+    match path.symlink_metadata() {
+        Ok(named) => Ok((open.dev(), open.ino()) == (named.dev(), named.ino())),
+        Err(error) if is_absent(&error) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// While this is held, `gc` removes nothing; see [`Store::keeping`].
