@@ -119,7 +119,7 @@ impl<R: Real> Optimizer<R> {
         }
     }
 
-    /// What a checkpoint must hold, after [`Optimizer::settle`].
+    /// What a checkpoint must hold, after [`crate::Learner::settle`].
     pub fn state(&self) -> &State<R> {
         &self.state
     }

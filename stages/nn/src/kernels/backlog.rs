@@ -4,7 +4,7 @@
 //! when it is next read, to the same bits, and its numbers go through the registers once for all the
 //! steps that it has missed. What it costs is 50 cycles for 16 numbers and a missed step (two divisions and
 //! a root) for about 150 steps after a gradient; from then on the update is too small to move the parameter
-//! (see [`rests`]), and what is left is one multiplication a moment.
+//! (see `rests`), and what is left is one multiplication a moment.
 //!
 //! There is no closed form: each step rounds.
 
