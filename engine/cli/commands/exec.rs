@@ -36,7 +36,7 @@ pub fn run(args: Args, output: Output) -> Result<Exit, Failure> {
     std::io::stdin().read_to_end(&mut bytes)?;
     let job = Job::from_bytes(&bytes)?;
     let store = Store::open(&args.cache)?;
-    let reporter = Reporter::start(Mode::Json, output);
+    let reporter = Reporter::start(Mode::Json, output)?;
     let stop = interrupt::flag(output);
     let stage = taper_engine::Reporter::new(args.stage, reporter.events(), stop);
     let result = execute_job(&store, KINDS, &job, &stage);

@@ -115,7 +115,7 @@ fn from_record(
     if there.identical && !args.rerun {
         return Ok(there);
     }
-    let reporter = Reporter::start(mode(args), output);
+    let reporter = Reporter::start(mode(args), output)?;
     let options = ReproduceOptions {
         rerun: if args.rerun {
             Rerun::All
@@ -156,7 +156,7 @@ fn from_lock(
             output.warn(format!("{}: {error}", stage.name));
         }
     }
-    let reporter = Reporter::start(mode(args), output);
+    let reporter = Reporter::start(mode(args), output)?;
     let pipeline = PipelineArgs {
         file: pipeline.to_owned(),
         set: Vec::new(),

@@ -94,7 +94,7 @@ pub fn run(args: Args, output: Output) -> Result<Exit, Failure> {
         (_, true) => Mode::Quiet,
         _ => Mode::Talk,
     };
-    let reporter = Reporter::start(mode, output);
+    let reporter = Reporter::start(mode, output)?;
     let mut prepared = Prepared::open(&args.pipeline, reporter.events())?;
     prepared.wishes(args.offline, args.device, interrupt::flag(output));
     if !prepared.report.diagnostics.is_empty() && mode != Mode::Json {

@@ -42,7 +42,10 @@ pub trait Show: Send {
 
 impl Reporter {
     /// Begins to show.
-    pub fn start(mode: Mode, output: Output) -> Self {
+    ///
+    /// # Errors
+    /// Where no thread can be had for it.
+    pub fn start(mode: Mode, output: Output) -> std::io::Result<Self> {
         let (sender, receiver) = mpsc::channel();
         let mut show: Box<dyn Show> = match mode {
             Mode::Json => Box::new(Json(output)),
@@ -50,13 +53,16 @@ impl Reporter {
             Mode::Talk if std::io::stderr().is_terminal() => Box::new(Bars::new(output)),
             Mode::Talk => Box::new(Lines::new(output)),
         };
-        let thread = std::thread::spawn(move || {
+        let thread = std::thread::Builder::new().spawn(move || {
             while let Ok(Message::Event(event)) = receiver.recv() {
                 show.show(event);
             }
             show.end();
         });
-        Self { sender, thread }
+        let thread = thread.map_err(|error| {
+            std::io::Error::new(error.kind(), format!("no thread can be started: {error}"))
+        })?;
+        Ok(Self { sender, thread })
     }
 
     /// Where events go.

@@ -20,7 +20,7 @@ use crate::executor::{Executor, Job, arithmetic};
 use crate::kind::{StageError, StageErrorKind};
 use crate::plan::{Plan, PlannedInput, PlannedStage};
 use crate::resolve::{Resolution, Surroundings};
-use crate::worker::{FromCache, Report, Task, Watch, spawn_worker};
+use crate::worker::{FromCache, Report, Task, Watch, Worker};
 
 /// What to do when a stage fails.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -135,17 +135,28 @@ pub(crate) fn bring_up_to_date(
             state.waiting.insert(index, before);
         }
     }
+    let worker = || Worker {
+        surroundings,
+        plan,
+        order,
+        tasks: &tasks,
+        reports: to_owner.clone(),
+    };
     thread::scope(|scope| {
         let mut workers = 0;
         // Dropped at the end, which ends the workers.
         let to_workers = to_workers;
         loop {
             for task in state.take_ready() {
-                if workers < order.jobs.max(1) && workers <= state.active.len() {
-                    spawn_worker(scope, surroundings, plan, order, &tasks, to_owner.clone());
+                let wanted = workers < order.jobs.max(1) && workers <= state.active.len();
+                if wanted && worker().start(scope).is_ok() {
                     workers += 1;
                 }
                 to_workers.send(task).expect("workers listen until the end");
+                if workers == 0 {
+                    // No thread is to be had: this one does it.
+                    worker().do_next();
+                }
             }
             if state.active.is_empty() {
                 break;

@@ -1,10 +1,11 @@
 //! Workers: they ask the world outside and execute stages, and tell the scheduler what came of it.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Mutex};
-use std::thread::{self, Scope};
+use std::thread::{self, Builder, Scope};
 use std::time::{Duration, Instant};
 
 use taper_cache::{Action, Digest, Key, Lookup, planted};
@@ -56,38 +57,49 @@ pub(crate) struct Watch {
     pub(crate) timed_out: AtomicBool,
 }
 
-pub(crate) fn spawn_worker<'scope, 'env: 'scope>(
-    scope: &'scope Scope<'scope, 'env>,
-    surroundings: &'env Surroundings,
-    plan: &'env Plan,
-    order: &'env Order<'_>,
-    tasks: &'env Mutex<Receiver<Task>>,
-    reports: Sender<Report>,
-) {
-    scope.spawn(move || {
-        loop {
-            let task = tasks.lock().map(|tasks| tasks.recv());
-            let report = match task {
-                Ok(Ok(Task::Resolve(index))) => {
-                    Report::Resolved(index, surroundings.resolve(&plan.stages[index]))
-                }
-                Ok(Ok(Task::Execute(index, keyed, watch, lookup))) => {
-                    let work = Work {
-                        stage: &plan.stages[index],
-                        surroundings,
-                        executor: order.executor,
-                        watch: &watch,
-                        lookup,
-                    };
-                    work.report(index, keyed)
-                }
-                _ => return,
-            };
-            if reports.send(report).is_err() {
-                return;
+/// Who does tasks and reports.
+pub(crate) struct Worker<'env> {
+    pub(crate) surroundings: &'env Surroundings,
+    pub(crate) plan: &'env Plan,
+    pub(crate) order: &'env Order<'env>,
+    pub(crate) tasks: &'env Mutex<Receiver<Task>>,
+    pub(crate) reports: Sender<Report>,
+}
+
+impl<'env> Worker<'env> {
+    /// Does tasks on a thread of its own, as long as there are any to come.
+    ///
+    /// # Errors
+    /// Where no thread can be started.
+    pub(crate) fn start<'scope>(self, scope: &'scope Scope<'scope, 'env>) -> io::Result<()>
+    where
+        'env: 'scope,
+    {
+        Builder::new().spawn_scoped(scope, move || while self.do_next() {})?;
+        Ok(())
+    }
+
+    /// Waits for a task, does it and reports; answers whether there may be another.
+    pub(crate) fn do_next(&self) -> bool {
+        let task = self.tasks.lock().map(|tasks| tasks.recv());
+        let report = match task {
+            Ok(Ok(Task::Resolve(index))) => {
+                Report::Resolved(index, self.surroundings.resolve(&self.plan.stages[index]))
             }
-        }
-    });
+            Ok(Ok(Task::Execute(index, keyed, watch, lookup))) => {
+                let work = Work {
+                    stage: &self.plan.stages[index],
+                    surroundings: self.surroundings,
+                    executor: self.order.executor,
+                    watch: &watch,
+                    lookup,
+                };
+                work.report(index, keyed)
+            }
+            _ => return false,
+        };
+        self.reports.send(report).is_ok()
+    }
 }
 
 /// One stage in the hands of a worker.

@@ -170,19 +170,23 @@ impl Iterator for Steps<'_> {
 
 /// Takes the items of `source` on a thread of its own, one ahead of the receiver; ends when the receiver is
 /// dropped.
+///
+/// # Errors
+/// Where no thread can be started.
 pub fn ahead<'scope, T: Send + 'scope>(
     scope: &'scope Scope<'scope, '_>,
     source: impl Iterator<Item = T> + Send + 'scope,
-) -> Receiver<T> {
+) -> std::io::Result<Receiver<T>> {
     let (sender, receiver) = sync_channel(1);
-    scope.spawn(move || {
+    let run = move || {
         for item in source {
             if sender.send(item).is_err() {
                 break;
             }
         }
-    });
-    receiver
+    };
+    std::thread::Builder::new().spawn_scoped(scope, run)?;
+    Ok(receiver)
 }
 
 #[cfg(test)]
@@ -265,7 +269,8 @@ mod tests {
         let whole: Vec<_> = steps(&split, (0, 0)).take(6).collect();
         for (index, step) in whole.iter().enumerate().take(5) {
             let rest: Vec<_> = std::thread::scope(|scope| {
-                let receiver = ahead(scope, steps(&split, (step.epoch, step.rows_done)));
+                let receiver = ahead(scope, steps(&split, (step.epoch, step.rows_done)))
+                    .expect("a thread can be started");
                 receiver.iter().take(5 - index).collect()
             });
             assert_eq!(rest, whole[index + 1..]);

@@ -130,7 +130,7 @@ pub fn train(
         let steps = ahead(
             scope,
             steps.take(usize::try_from(left).unwrap_or(usize::MAX)),
-        );
+        )?;
         let progress = reporter.progress("training", Some(total), Unit::Steps);
         progress.add(run.position.step);
         run.settle()?;
