@@ -97,26 +97,30 @@ impl<R: Real> Optimizer<R> {
             Rule::Sgd(sgd) if sgd.momentum != 0.0 => (len, 0),
             Rule::Sgd(_) => (0, 0),
         };
-        let spares = |tensor: &Tensor| no_decay.iter().any(|part| tensor.name.contains(part));
-        let backlog = |tensor: &Tensor| {
-            let may_wait = match rule {
-                Rule::AdamW(_) => true,
-                Rule::Adam(adam) => adam.weight_decay == 0.0 || spares(tensor),
-                Rule::Sgd(_) => false,
-            };
-            let [rows, width] = tensor.shape[..].try_into().ok()?;
-            (may_wait && tensor.gathered && tensor.trained).then(|| Backlog::new(rows, width))
-        };
-        Self {
+        let mut optimizer = Self {
             rule,
-            backlogs: parameters.tensors().iter().map(backlog).collect(),
+            backlogs: Vec::new(),
             no_decay: no_decay.to_vec(),
             state: State {
                 step: 0,
                 first: vec![R::ZERO; first],
                 second: vec![R::ZERO; second],
             },
-        }
+        };
+        let tensors = parameters.tensors().iter();
+        optimizer.backlogs = tensors.map(|tensor| optimizer.backlog(tensor)).collect();
+        optimizer
+    }
+
+    /// That of a gathered tensor whose rows have no gradient where no batch names them: Adam's decay would be one.
+    fn backlog(&self, tensor: &Tensor) -> Option<Backlog<R>> {
+        let may_wait = match self.rule {
+            Rule::AdamW(_) => true,
+            Rule::Adam(_) => self.weight_decay(tensor) == 0.0,
+            Rule::Sgd(_) => false,
+        };
+        let [rows, width] = tensor.shape[..].try_into().ok()?;
+        (may_wait && tensor.gathered && tensor.trained).then(|| Backlog::new(rows, width))
     }
 
     /// What a checkpoint must hold, after [`crate::Learner::settle`].
