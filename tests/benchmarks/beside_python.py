@@ -23,16 +23,16 @@ shared = pathlib.Path(os.environ.get("TAPER_SHARED", root.parent / "shared")).re
 reviews = shared / "hub/data/datasets/stanfordnlp/imdb/plain_text/train-00000-of-00001.parquet"
 tokenizer = shared / "hub/data/models/google-bert/bert-base-cased/tokenizer.json"
 
-TOKENIZE = f"""\
+TOKENIZE = """\
 taper: 1
 name: tokenize
 stages:
   reviews:
-    download: {{ path: reviews.parquet }}
+    download: { path: reviews.parquet }
   vocabulary:
-    download: {{ path: vocabulary, type: model }}
+    download: { path: vocabulary, type: model }
   tokens:
-    tokenize: {{ data: reviews, tokenizer: vocabulary, text: text, max_length: 128 }}
+    tokenize: { data: reviews, tokenizer: vocabulary, text: text, max_length: 128 }
 """
 
 MAP = """\
@@ -81,8 +81,8 @@ def tokenization(taper, work):
 
 
 def quickstart(taper, work):
-    """The whole of the quickstart's training, from the start of the process, data and vocabulary at hand, beside the same with
-    PyTorch and `datasets` (figures, predictions and the vocabulary's training are ours only)."""
+    """The whole of the quickstart, from the start of the process: data made, vocabulary trained, training, scores, figures.
+    Beside it the training and scoring alone, of the same rows, with PyTorch and `datasets`, a vocabulary of 30 522 and ten filters."""
     cache = work / "cache"
     shutil.rmtree(cache, ignore_errors=True)
     project = work / "quickstart"
@@ -99,6 +99,7 @@ def quickstart(taper, work):
         for split in ("train", "test"):
             with pyarrow.OSFile(str(next((data / "arrow").rglob(f"{split}*.arrow")))) as file:
                 pyarrow.parquet.write_table(pyarrow.ipc.open_file(file).read_all(), data / f"{split}.parquet")
+    shutil.rmtree(work / "datasets", ignore_errors=True)
     theirs, _ = run(
         [sys.executable, str(shared / "peers/peer_finetune.py"), "--kind", "textcnn", "--pipeline", "hf"]
         + ["--train", str(data / "train.parquet"), "--eval", str(data / "test.parquet"), "--max-len", "32"]

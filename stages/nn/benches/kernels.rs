@@ -273,16 +273,6 @@ fn optimizers(report: &Report, len: usize) {
     report.memory(&format!("adam of {len}"), 28 * len, || {
         adam(&step, parameters, gradients, first, second);
     });
-    for tensor in [&mut *gradients, &mut *first, &mut *second] {
-        tensor[len / 4..].fill(0.0);
-    }
-    report.memory(
-        &format!("adam of {len}, a quarter in use"),
-        28 * len,
-        || {
-            adam(&step, parameters, gradients, first, second);
-        },
-    );
     report.memory(&format!("sum of squares of {len}"), 4 * len, || {
         black_box(sum_of_squares(gradients));
     });

@@ -472,9 +472,18 @@ fn operations(job: &Job, batches: &[Batch]) -> f64 {
                 .windows(2)
                 .map(|pair| f64::from(pair[1] - pair[0]).powi(2))
                 .sum();
-            let layer =
-                2.0 * tokens * hidden * (4.0 * hidden + 2.0 * wide) + 4.0 * squares * hidden;
-            3.0 * config.layers as f64 * layer
+            // Of the last layer, only what the head reads: all keys and values, and for tokens that ask the rest.
+            let (asking, scores) = match config.pooling {
+                Pooling::Mean => (tokens, squares),
+                Pooling::Cls | Pooling::Pooler => (batch.len() as f64, tokens),
+            };
+            let layer = |asking: f64, scores: f64| {
+                let keys_and_values = tokens * hidden * 2.0 * hidden;
+                let rest = asking * hidden * (2.0 * hidden + 2.0 * wide);
+                2.0 * (keys_and_values + rest) + 4.0 * scores * hidden
+            };
+            let below = (config.layers - 1) as f64;
+            3.0 * (below * layer(tokens, squares) + layer(asking, scores))
         }
         Architecture::Recurrent(config) => {
             let steps = (batch.width * batch.len()) as f64;

@@ -239,8 +239,8 @@ impl<'a, R> Target<'a, R> {
     }
 }
 
-/// How a product is cut: rows and columns of a task. Several tasks a thread, so that an uneven machine
-/// still is busy to the end; few, so that little is packed twice.
+/// How a product is cut: rows and columns of a task. As few tasks as keep all threads busy, since each packs
+/// its operands anew.
 fn grid(rows: usize, columns: usize, threads: usize) -> (usize, usize) {
     const ROWS: usize = 12;
     const COLUMNS: usize = 32;
