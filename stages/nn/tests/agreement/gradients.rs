@@ -8,11 +8,11 @@ use taper_nn::model::{
 use taper_nn::random::{Purpose, Stream};
 use taper_nn::{Batch, Dropout, Network};
 
-const VOCAB_SIZE: usize = 11;
+pub const VOCAB_SIZE: usize = 11;
 const TRAINING: Dropout = Dropout { seed: 5, epoch: 3 };
 
 /// Rows of these lengths in a batch padded `behind` wider than the longest.
-fn batch(lengths: &[usize], behind: usize) -> Batch {
+pub fn batch(lengths: &[usize], behind: usize) -> Batch {
     let stream = Stream::new(1, Purpose::Test);
     let mut batch = Batch {
         offsets: vec![0],
@@ -64,8 +64,8 @@ impl Problem<'_> {
 }
 
 /// The slope of the loss along random directions of each tensor, and along each of its first numbers.
-fn check(architecture: &Architecture, loss: &Loss) {
-    for batch in &batches() {
+pub fn check(architecture: &Architecture, loss: &Loss, batches: &[Batch]) {
+    for batch in batches {
         let mut problem = Problem {
             network: architecture.build(),
             batch,
@@ -84,7 +84,8 @@ fn check(architecture: &Architecture, loss: &Loss) {
                 let mut along = vec![0.0; range.len()];
                 match direction {
                     0..3 => along.iter_mut().enumerate().for_each(|(index, along)| {
-                        *along = stream.child(direction as u64).normal(index as u64);
+                        let length = (range.len() as f64).sqrt();
+                        *along = stream.child(direction as u64).normal(index as u64) / length;
                     }),
                     _ => along[(7 * direction) % range.len()] = 1.0,
                 }
@@ -128,7 +129,11 @@ fn textcnn() {
             dropout: 0.3,
             outputs: 3,
         };
-        check(&Architecture::TextCnn(config), &Loss::CROSS_ENTROPY);
+        check(
+            &Architecture::TextCnn(config),
+            &Loss::CROSS_ENTROPY,
+            &batches(),
+        );
     }
 }
 
@@ -157,7 +162,11 @@ fn recurrent() {
                 head_dropout: dropout,
                 outputs: 2,
             };
-            check(&Architecture::Recurrent(config), &Loss::CROSS_ENTROPY);
+            check(
+                &Architecture::Recurrent(config),
+                &Loss::CROSS_ENTROPY,
+                &batches(),
+            );
         }
     }
 }
@@ -188,7 +197,11 @@ fn bert_with_every_pooling() {
         // 16 is where queries, keys and values are one product
         for (hidden, heads, dropout) in [(6, 3, 0.0), (7, 1, 0.3), (16, 2, 0.2)] {
             let config = bert(hidden, heads, pooling, dropout);
-            check(&Architecture::Bert(config), &Loss::BceWithLogits);
+            check(
+                &Architecture::Bert(config),
+                &Loss::BceWithLogits,
+                &batches(),
+            );
         }
     }
 }

@@ -11,4 +11,5 @@ mod gradients;
 mod minilm;
 mod recurrent;
 mod schedules;
+mod slopes;
 mod trainings;
