@@ -12,6 +12,7 @@ pub mod loss;
 pub mod math;
 pub mod model;
 pub mod optimizer;
+pub mod pages;
 pub mod parallel;
 pub mod parameters;
 pub mod proof;

@@ -7,6 +7,7 @@
 
 use crate::Real;
 use crate::kernels::{self, AdamStep, Backlog, SgdStep, sum_of_squares};
+use crate::pages::zeros;
 use crate::parameters::{Parameters, Tensor};
 
 /// Adam's constants, for both of its forms.
@@ -103,8 +104,8 @@ impl<R: Real> Optimizer<R> {
             no_decay: no_decay.to_vec(),
             state: State {
                 step: 0,
-                first: vec![R::ZERO; first],
-                second: vec![R::ZERO; second],
+                first: zeros(first),
+                second: zeros(second),
             },
         };
         let tensors = parameters.tensors().iter();

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use crate::Real;
+use crate::pages::zeros;
 use crate::parallel::over;
 use crate::random::{Purpose, Stream};
 
@@ -163,7 +164,7 @@ impl Parameters {
 
     /// All weights before any training.
     pub fn initialize<R: Real>(&self, seed: u64) -> Vec<R> {
-        let mut weights = vec![R::ZERO; self.len];
+        let mut weights = zeros(self.len);
         for tensor in &self.tensors {
             tensor.initialize(seed, &mut weights[tensor.range()]);
         }

@@ -200,7 +200,7 @@ pub fn load_weights(
         .map(|(name, tensor)| (canonical_name(&name), name, tensor))
         .collect();
     let mut loaded = Loaded {
-        values: vec![0.0; parameters.buffer_len()],
+        values: taper_nn::pages::zeros(parameters.buffer_len()),
         ..Loaded::default()
     };
     let mut body_found = false;

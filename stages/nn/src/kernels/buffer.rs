@@ -4,6 +4,7 @@
 use std::ops::{Deref, DerefMut};
 
 use crate::Real;
+use crate::pages::zeros;
 
 /// Bytes in a line of the cache, at whose beginning every buffer begins.
 const LINE: usize = 64;
@@ -34,7 +35,7 @@ impl<R: Real> Buffer<R> {
             let room = len.max(self.storage.len() + self.storage.len() / 4);
             // Freed first, so that the old and the new are not held at once.
             self.storage = Vec::new();
-            self.storage = vec![R::ZERO; room + spare];
+            self.storage = zeros(room + spare);
             self.start = self.storage.as_ptr().align_offset(LINE).min(spare);
         }
         self.len = len;
