@@ -420,8 +420,8 @@ fn measure(
             epoch: index as u64,
         };
         let began = Instant::now();
-        let (loss, _) = learner.add_batch(&mut *network, batch, &dropout, &job.loss, 1.0);
-        learner.step(job.learning_rate, 1.0);
+        let with = (&dropout, &job.loss);
+        let (loss, ..) = learner.step_at_once(&mut *network, batch, with, job.learning_rate, false);
         let took = began.elapsed();
         if !loss.mean().is_finite() {
             return Err(format!("the loss of step {index} is not finite"));

@@ -5,7 +5,10 @@
 //! is), their gradients and the optimizer's moments in buffers of the same layout. Everything is generic
 //! over [`Real`]: `f32` is what trains, `f64` is what the tests check it with.
 
+use std::ops::Range;
+
 pub mod batch;
+pub mod gradients;
 pub mod kernels;
 pub mod learner;
 pub mod loss;
@@ -21,6 +24,7 @@ pub mod real;
 pub mod schedule;
 
 pub use batch::{Batch, Dropout};
+pub use gradients::Gradients;
 pub use learner::Learner;
 pub use parameters::{Initial, Parameters, Tensor};
 pub use real::Real;
@@ -40,14 +44,34 @@ pub trait Network<R: Real>: Send {
     /// what [`Network::backward`] needs; without, it is in evaluation mode and keeps nothing.
     fn forward(&mut self, weights: &[R], batch: &Batch, dropout: Option<&Dropout>) -> Vec<R>;
 
-    /// Adds the gradient of the batch last seen by [`Network::forward`] in training mode to `gradients`,
-    /// given that of its logits `[rows, outputs]`. What it leaves in the places of tensors that are not
+    /// The parts of the parameters whose gradients are computed one after the other, in this order: together all
+    /// of the buffer. Once a part's gradient is there, its weights are not read again.
+    fn parts(&self) -> Vec<Range<usize>> {
+        vec![0..self.parameters().buffer_len()]
+    }
+
+    /// Adds the gradient of the batch last seen by [`Network::forward`] in training mode to those of part number
+    /// `part`, given that of its logits `[rows, outputs]`. What it leaves in the places of tensors that are not
     /// trained is of no meaning.
+    fn backward_part(
+        &mut self,
+        part: usize,
+        weights: &[R],
+        batch: &Batch,
+        logits_gradient: &[R],
+        gradients: Gradients<'_, R>,
+    );
+
+    /// All parts.
     fn backward(
         &mut self,
         weights: &[R],
         batch: &Batch,
         logits_gradient: &[R],
-        gradients: &mut [R],
-    );
+        mut gradients: Gradients<'_, R>,
+    ) {
+        for part in 0..self.parts().len() {
+            self.backward_part(part, weights, batch, logits_gradient, gradients.borrowed());
+        }
+    }
 }

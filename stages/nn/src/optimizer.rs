@@ -5,6 +5,8 @@
 //! the steps in which no batch names them later, to the same bits ([`Backlog`]); [`crate::Learner`] sees to it
 //! that nobody reads them before.
 
+use std::ops::Range;
+
 use crate::Real;
 use crate::kernels::{self, AdamStep, Backlog, SgdStep, sum_of_squares};
 use crate::pages::zeros;
@@ -172,27 +174,33 @@ impl<R: Real> Optimizer<R> {
         }
     }
 
-    /// Makes one step with the learning rate `learning_rate` against `gradients`, each multiplied by
-    /// `scale` first (as [`clip_scale`] says, or 1). Only the rows `named` of gathered tensors, ascending and
-    /// caught up, have a gradient.
-    pub(crate) fn step(
+    /// Begins a step: [`Optimizer::move_part`] makes it.
+    pub(crate) fn begin_step(&mut self) {
+        self.state.step += 1;
+    }
+
+    /// Makes the step for the tensors that lie in `part` of the parameters, against their `gradients`, which
+    /// begin where it does.
+    pub(crate) fn move_part(
         &mut self,
         parameters: &Parameters,
         weights: &mut [R],
-        gradients: &[R],
-        named: &[u32],
-        learning_rate: f64,
-        scale: f64,
+        (part, gradients): (Range<usize>, &[R]),
+        step: &Step<'_>,
     ) {
-        self.state.step += 1;
+        let &Step {
+            named,
+            learning_rate,
+            scale,
+        } = step;
         for (index, tensor) in parameters.tensors().iter().enumerate() {
-            if !tensor.trained {
+            if !tensor.trained || !part.contains(&tensor.offset) {
                 continue;
             }
             let decay = self.weight_decay(tensor);
             let range = tensor.range();
             let weights = &mut weights[range.clone()];
-            let gradients = &gradients[range.clone()];
+            let gradients = &gradients[range.start - part.start..range.end - part.start];
             let State {
                 step,
                 first,
@@ -251,11 +259,29 @@ impl<R: Real> Optimizer<R> {
     }
 }
 
-/// The norm of all trained gradients together, in double.
-pub fn gradient_norm<R: Real>(parameters: &Parameters, gradients: &[R]) -> f64 {
-    let tensors = parameters.tensors().iter().filter(|tensor| tensor.trained);
-    let squares = tensors.map(|tensor| sum_of_squares(&gradients[tensor.range()]));
-    libm::sqrt(squares.sum())
+/// The squares of the gradients that lie in `part` of the parameters and begin where it does: in double, one sum
+/// for each trained tensor, in its place of `squares`.
+pub(crate) fn square<R: Real>(
+    parameters: &Parameters,
+    (part, gradients): (Range<usize>, &[R]),
+    squares: &mut [f64],
+) {
+    for (tensor, sum) in parameters.tensors().iter().zip(squares) {
+        if tensor.trained && part.contains(&tensor.offset) {
+            let range = tensor.range();
+            *sum = sum_of_squares(&gradients[range.start - part.start..range.end - part.start]);
+        }
+    }
+}
+
+/// What a step is made with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Step<'a> {
+    /// The rows of gathered tensors that have a gradient, ascending and caught up.
+    pub named: &'a [u32],
+    pub learning_rate: f64,
+    /// What gradients are multiplied by first, as [`clip_scale`] says, or 1.
+    pub scale: f64,
 }
 
 /// What gradients of norm `norm` are multiplied by so that their norm is at most `limit`: as
@@ -278,13 +304,29 @@ mod tests {
         parameters
     }
 
+    fn step<R: Real>(
+        optimizer: &mut Optimizer<R>,
+        parameters: &Parameters,
+        weights: &mut [R],
+        gradients: &[R],
+        scale: f64,
+    ) {
+        let step = Step {
+            named: &[],
+            learning_rate: 0.1,
+            scale,
+        };
+        optimizer.begin_step();
+        optimizer.move_part(parameters, weights, (0..gradients.len(), gradients), &step);
+    }
+
     fn after(rule: Rule, steps: usize) -> Vec<f64> {
         let parameters = parameters();
         let mut weights = vec![1.0; parameters.buffer_len()];
         let gradients = vec![0.5; parameters.buffer_len()];
         let mut optimizer = Optimizer::new(rule, &["bias".to_owned()], &parameters);
         for _ in 0..steps {
-            optimizer.step(&parameters, &mut weights, &gradients, &[], 0.1, 1.0);
+            step(&mut optimizer, &parameters, &mut weights, &gradients, 1.0);
         }
         let at = |i: usize| weights[parameters.tensors()[i].offset];
         vec![at(0), at(1), at(2)]
@@ -329,12 +371,12 @@ mod tests {
         let gradients: Vec<f32> = (0..parameters.buffer_len()).map(|i| i as f32).collect();
         let mut weights = vec![1.0; parameters.buffer_len()];
         let mut optimizer = Optimizer::new(Rule::AdamW(Adam::ADAMW), &[], &parameters);
-        optimizer.step(&parameters, &mut weights, &gradients, &[], 0.1, 1.0);
+        step(&mut optimizer, &parameters, &mut weights, &gradients, 1.0);
         let mut other = Optimizer::new(Rule::AdamW(Adam::ADAMW), &[], &parameters);
         assert!(other.restore(optimizer.state().clone()));
         let mut others = weights.clone();
-        optimizer.step(&parameters, &mut weights, &gradients, &[], 0.1, 0.5);
-        other.step(&parameters, &mut others, &gradients, &[], 0.1, 0.5);
+        step(&mut optimizer, &parameters, &mut weights, &gradients, 0.5);
+        step(&mut other, &parameters, &mut others, &gradients, 0.5);
         assert_eq!(weights, others);
         assert!(!other.restore(State {
             step: 1,
@@ -350,8 +392,10 @@ mod tests {
         for (tensor, value) in parameters.tensors().iter().zip([3.0, 4.0, 100.0]) {
             gradients[tensor.offset] = value;
         }
-        let norm = gradient_norm(&parameters, &gradients);
-        assert_eq!(norm, 5.0);
+        let mut squares = [0.0; 3];
+        square(&parameters, (0..gradients.len(), &gradients), &mut squares);
+        assert_eq!(squares, [9.0, 16.0, 0.0]);
+        let norm = 5.0;
         assert!((clip_scale(norm, 1.0) - 0.2).abs() < 1e-7);
         assert_eq!(clip_scale(norm, 10.0), 1.0);
     }

@@ -26,7 +26,8 @@ pub fn in_large_pages<R: Real>(buffer: &mut [R]) {
         if whole > 0 {
             let place = buffer[skipped..].as_mut_ptr().cast();
             // SAFETY: these pages are this buffer's, and the advice changes nothing that they hold.
-            let answer = unsafe { rustix::mm::madvise(place, whole, rustix::mm::Advice::LinuxHugepage) };
+            let answer =
+                unsafe { rustix::mm::madvise(place, whole, rustix::mm::Advice::LinuxHugepage) };
             // A kernel without large pages refuses: then they stay small.
             let _ = answer;
         }

@@ -67,11 +67,14 @@ impl Training {
                 seed: SEED,
                 epoch: step / 2,
             };
-            learner.add_batch(&mut *network, &batch, &dropout, &self.loss, 1.0);
-            let scale = self
-                .clip
-                .map_or(1.0, |limit| clip_scale(learner.gradient_norm(), limit));
-            learner.step(schedule.learning_rate(5e-3, step + 1), scale);
+            let rate = schedule.learning_rate(5e-3, step + 1);
+            if let Some(limit) = self.clip {
+                learner.add_batch(&mut *network, &batch, &dropout, &self.loss, 1.0);
+                learner.step(rate, clip_scale(learner.gradient_norm(), limit));
+            } else {
+                let with = (&dropout, &self.loss);
+                learner.step_at_once(&mut *network, &batch, with, rate, false);
+            }
         }
         let weights = learner.into_weights();
         let mut hasher = blake3::Hasher::new();

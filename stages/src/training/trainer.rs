@@ -226,10 +226,26 @@ impl<'a> Run<'a> {
             seed: plan.ordering.seed,
             epoch: step.epoch,
         };
+        let due = plan.due(self.position.step + 1, step.ends_epoch);
+        let measures = plan.clip_norm.is_some() || due.logs;
+        let learning_rate = plan
+            .schedule
+            .learning_rate(plan.learning_rate, self.position.step);
+        let at_once = step.batches.len() == 1 && plan.clip_norm.is_none();
         let share = 1.0 / step.batches.len() as f64;
+        let mut norm = None;
         let (mut step_loss, mut right, mut rows, mut tokens) = (0.0, 0, 0, 0);
         for batch in &step.batches {
-            let (sum, logits) = learner.add_batch(network.as_mut(), batch, &dropout, loss, share);
+            let network = network.as_mut();
+            let (sum, logits) = if at_once {
+                let with = (&dropout, &*loss);
+                let (sum, logits, measured) =
+                    learner.step_at_once(network, batch, with, learning_rate, measures);
+                norm = measured;
+                (sum, logits)
+            } else {
+                learner.add_batch(network, batch, &dropout, loss, share)
+            };
             if !sum.mean().is_finite() {
                 return Err(self.not_finite("loss", sum.mean()));
             }
@@ -241,19 +257,19 @@ impl<'a> Run<'a> {
             rows += batch.len() as u64;
             tokens += batch.tokens() as u64;
         }
-        let due = plan.due(self.position.step + 1, step.ends_epoch);
-        let norm = (plan.clip_norm.is_some() || due.logs).then(|| learner.gradient_norm());
+        if !at_once {
+            norm = measures.then(|| learner.gradient_norm());
+        }
         if let Some(norm) = norm.filter(|norm| !norm.is_finite()) {
             return Err(self.not_finite("norm of the gradient", norm));
         }
-        let scale = match (plan.clip_norm, norm) {
-            (Some(limit), Some(norm)) => clip_scale(norm, limit),
-            _ => 1.0,
-        };
-        let learning_rate = plan
-            .schedule
-            .learning_rate(plan.learning_rate, self.position.step);
-        learner.step(learning_rate, scale);
+        if !at_once {
+            let scale = match (plan.clip_norm, norm) {
+                (Some(limit), Some(norm)) => clip_scale(norm, limit),
+                _ => 1.0,
+            };
+            learner.step(learning_rate, scale);
+        }
         self.recorder.count(rows, tokens);
         let position = &mut self.position;
         position.step += 1;

@@ -15,7 +15,7 @@ use crate::model::encoder::{EncoderLayer, Kept, LayerSizes, Pass, Reach, Scratch
 use crate::model::head::{Head, HeadConfig};
 use crate::model::linear::Linear;
 use crate::parameters::{Initial, Parameters, Tensor};
-use crate::{Network, Real};
+use crate::{Gradients, Network, Real};
 
 /// The dropout of the embeddings among the network's; those of the layers follow. Part of the format.
 const EMBEDDINGS_DROPOUT: u64 = 1;
@@ -98,17 +98,19 @@ impl NormPlaces {
         x: &[R],
         statistics: &[R],
         gradient: &mut [R],
-        gradients: &mut [R],
+        gradients: &mut Gradients<'_, R>,
     ) {
         // gamma lies before beta: `new` adds them in this order.
-        let (before, behind) = gradients.split_at_mut(self.beta.start);
+        let (gamma, beta) = gradients
+            .sums(&(self.gamma.start..self.beta.end))
+            .split_at_mut(self.beta.start - self.gamma.start);
         layer_norm_backward(
             &self.of(weights),
             x,
             statistics,
             gradient,
-            &mut before[self.gamma.clone()],
-            &mut behind[..self.beta.len()],
+            &mut gamma[..self.gamma.len()],
+            beta,
         );
     }
 }
@@ -301,7 +303,7 @@ impl<R: Real> Bert<R> {
         }
     }
 
-    fn embed_backward(&mut self, weights: &[R], batch: &Batch, gradients: &mut [R]) {
+    fn embed_backward(&mut self, weights: &[R], batch: &Batch, gradients: &mut Gradients<'_, R>) {
         let width = self.config.hidden_size;
         if let Some(mask) = self.embeddings_mask() {
             dropout(&mask, Packed::of(batch), width, &mut self.gradient);
@@ -314,15 +316,15 @@ impl<R: Real> Bert<R> {
             gradients,
         );
         for (ids, place) in [
-            (&batch.ids, &self.words),
             (&self.type_ids, &self.types),
             (&self.position_ids, &self.positions),
         ] {
-            embedding_backward(ids, &self.gradient, width, &mut gradients[place.clone()]);
+            embedding_backward(ids, &self.gradient, width, gradients.sums(place));
         }
+        let words = gradients.gathered(&self.words);
+        embedding_backward(&batch.ids, &self.gradient, width, words);
         if let Some(id) = self.config.padding_id {
-            let start = self.words.start + id * width;
-            gradients[start..start + width].fill(R::ZERO);
+            words[id * width..][..width].fill(R::ZERO);
         }
     }
 
@@ -352,7 +354,7 @@ impl<R: Real> Bert<R> {
     }
 
     /// Writes the gradient of the last hidden states to `gradient`, given that of the features.
-    fn pool_backward(&mut self, weights: &[R], batch: &Batch, gradients: &mut [R]) {
+    fn pool_backward(&mut self, weights: &[R], batch: &Batch, gradients: &mut Gradients<'_, R>) {
         let width = self.config.hidden_size;
         let from = &mut self.features_gradient;
         let last = &self.hidden[self.layers.len()];
@@ -427,53 +429,73 @@ impl<R: Real> Network<R> for Bert<R> {
         self.head.forward(weights, batch, &self.features, dropout)
     }
 
-    fn backward(
+    /// The head and the pooler, the layers from the last to the first, the embeddings.
+    fn parts(&self) -> Vec<Range<usize>> {
+        let mut parts = Vec::with_capacity(self.layers.len() + 2);
+        let mut end = self.parameters.buffer_len();
+        let layers = self.layers.iter().rev().map(|layer| layer.begin);
+        for begin in [self.pooler.weight.start]
+            .into_iter()
+            .chain(layers)
+            .chain([0])
+        {
+            parts.push(begin..end);
+            end = begin;
+        }
+        parts
+    }
+
+    fn backward_part(
         &mut self,
+        part: usize,
         weights: &[R],
         batch: &Batch,
         logits_gradient: &[R],
-        gradients: &mut [R],
+        mut gradients: Gradients<'_, R>,
     ) {
+        // Below the lowest tensor that is trained nobody wants a gradient.
+        let trained = |tensor: &&Tensor| tensor.trained;
+        let lowest = self.parameters.tensors().iter().find(trained);
+        let lowest = lowest.map_or(usize::MAX, |tensor| tensor.offset);
+        if part == 0 {
+            self.features_gradient.resize(self.features.len());
+            self.head.backward(
+                weights,
+                batch,
+                logits_gradient,
+                &mut gradients,
+                &mut self.features_gradient,
+            );
+            if lowest < self.head.places()[0].start {
+                self.pool_backward(weights, batch, &mut gradients);
+            }
+            return;
+        }
+        // The layers of the parts from this one on.
+        let left = self.layers.len() + 1 - part;
+        let end = match self.layers.get(left) {
+            Some(above) => above.begin,
+            None => self.pooler.weight.start,
+        };
+        if lowest >= end {
+            return;
+        }
+        let Some(index) = left.checked_sub(1) else {
+            return self.embed_backward(weights, batch, &mut gradients);
+        };
         let dropout = self.dropout;
         let pass = Pass {
             weights,
             batch,
             dropout: dropout.as_ref(),
         };
-        self.features_gradient.resize(self.features.len());
-        let features_gradient = &mut self.features_gradient;
-        self.head.backward(
-            weights,
-            batch,
-            logits_gradient,
-            gradients,
-            features_gradient,
+        self.layers[index].backward(
+            pass,
+            &self.hidden[index],
+            &self.kept[index],
+            &mut self.scratch,
+            &mut self.gradient,
+            &mut gradients,
         );
-        // Below the lowest tensor that is trained nobody wants a gradient.
-        let trained = |tensor: &&Tensor| tensor.trained;
-        let lowest = self.parameters.tensors().iter().find(trained);
-        let lowest = lowest.map_or(usize::MAX, |tensor| tensor.offset);
-        if lowest >= self.head.places()[0].start {
-            return;
-        }
-        self.pool_backward(weights, batch, gradients);
-        let mut end = self.pooler.weight.start;
-        for (index, layer) in self.layers.iter().enumerate().rev() {
-            if lowest >= end {
-                return;
-            }
-            end = layer.begin;
-            layer.backward(
-                pass,
-                &self.hidden[index],
-                &self.kept[index],
-                &mut self.scratch,
-                &mut self.gradient,
-                gradients,
-            );
-        }
-        if lowest < end {
-            self.embed_backward(weights, batch, gradients);
-        }
     }
 }

@@ -1,7 +1,6 @@
 //! One layer of BERT's encoder: attention over each row's tokens, then two products with gelu between them,
 //! each with dropout, a residual connection and a normalization behind it.
 
-use crate::Real;
 use crate::batch::{Batch, Dropout};
 use crate::kernels::{
     Attention, Buffer, Epilogue, Mask, Matrix, MatrixMut, Packed, Qkv, add_layer_norm, attention,
@@ -10,6 +9,7 @@ use crate::kernels::{
 use crate::model::bert::NormPlaces;
 use crate::model::linear::Linear;
 use crate::parameters::{Initial, Parameters};
+use crate::{Gradients, Real};
 
 /// The sizes that all layers share.
 #[derive(Debug)]
@@ -179,7 +179,7 @@ impl Projection {
         x: &[R],
         gradient: &[R],
         x_gradient: &mut [R],
-        gradients: &mut [R],
+        gradients: &mut Gradients<'_, R>,
     ) {
         let rows = x.len() / self.inputs;
         let gradient = Matrix::new(gradient, rows, self.outputs);
@@ -191,17 +191,9 @@ impl Projection {
                 MatrixMut::new(x_gradient, rows, self.inputs),
                 Epilogue::Add,
             );
-            gemm(
-                gradient.transposed(),
-                Matrix::new(x, rows, self.inputs),
-                MatrixMut::new(
-                    &mut gradients[part.weight.clone()],
-                    part.outputs,
-                    self.inputs,
-                ),
-                Epilogue::Add,
-            );
-            column_sums(gradient, &mut gradients[part.bias.clone()]);
+            let x = Matrix::new(x, rows, self.inputs);
+            gradients.add_product(&part.weight, gradient.transposed(), x);
+            column_sums(gradient, gradients.sums(&part.bias));
         }
     }
 }
@@ -468,7 +460,7 @@ impl EncoderLayer {
         kept: &Kept<R>,
         scratch: &mut Scratch<R>,
         gradient: &mut Buffer<R>,
-        gradients: &mut [R],
+        gradients: &mut Gradients<'_, R>,
     ) {
         let Some(dropout) = pass.dropout else {
             return;
@@ -519,7 +511,7 @@ impl EncoderLayer {
         (context, kept): (&[R], &Transformed<R>),
         scratch: &mut Scratch<R>,
         gradient: &mut [R],
-        gradients: &mut [R],
+        gradients: &mut Gradients<'_, R>,
     ) {
         scratch.hidden.resize(gradient.len());
         scratch.context.resize(gradient.len());

@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 
-use crate::Real;
 use crate::batch::{Batch, Dropout};
 use crate::kernels::{Buffer, Mask, dropout_rows};
 use crate::model::linear::Linear;
 use crate::parameters::{Initial, Parameters};
+use crate::{Gradients, Real};
 
 /// The number of the head's dropout among a network's; part of the format.
 const HEAD_DROPOUT: u64 = 0;
@@ -87,7 +87,7 @@ impl<R: Real> Head<R> {
         weights: &[R],
         batch: &Batch,
         logits_gradient: &[R],
-        gradients: &mut [R],
+        gradients: &mut Gradients<'_, R>,
         features_gradient: &mut [R],
     ) {
         self.linear

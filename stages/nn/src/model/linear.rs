@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use crate::Real;
 use crate::kernels::{Epilogue, Matrix, MatrixMut, column_sums, gemm};
 use crate::parameters::{Initial, Parameters};
+use crate::{Gradients, Real};
 
 /// `out = x wᵀ`, for `x` `[rows, inputs]`, `w` `[outputs, inputs]` and `out` `[rows, outputs]`.
 pub(crate) fn product<R: Real>(x: &[R], w: &[R], inputs: usize, out: &mut [R]) {
@@ -120,19 +120,16 @@ impl Linear {
     }
 
     /// Adds the gradients of W and b to the network's, given x and the gradient of y.
-    pub fn add_gradients<R: Real>(&self, x: &[R], gradient: &[R], gradients: &mut [R]) {
+    pub fn add_gradients<R: Real>(
+        &self,
+        x: &[R],
+        gradient: &[R],
+        gradients: &mut Gradients<'_, R>,
+    ) {
         let rows = x.len() / self.inputs;
         let gradient = Matrix::new(gradient, rows, self.outputs);
-        gemm(
-            gradient.transposed(),
-            Matrix::new(x, rows, self.inputs),
-            MatrixMut::new(
-                &mut gradients[self.weight.clone()],
-                self.outputs,
-                self.inputs,
-            ),
-            Epilogue::Add,
-        );
-        column_sums(gradient, &mut gradients[self.bias.clone()]);
+        let x = Matrix::new(x, rows, self.inputs);
+        gradients.add_product(&self.weight, gradient.transposed(), x);
+        column_sums(gradient, gradients.sums(&self.bias));
     }
 }

@@ -15,7 +15,7 @@ use crate::model::cell::RecurrentKind;
 use crate::model::head::{Head, HeadConfig};
 use crate::model::sequence::Run;
 use crate::parameters::{Initial, Parameters};
-use crate::{Network, Real};
+use crate::{Gradients, Network, Real};
 
 /// The dropout behind the first layer among the network's; part of the format.
 const FIRST_LAYER_DROPOUT: u64 = 1;
@@ -242,12 +242,13 @@ impl<R: Real> Network<R> for Recurrent<R> {
         self.head.forward(weights, batch, &self.features, dropout)
     }
 
-    fn backward(
+    fn backward_part(
         &mut self,
+        _: usize,
         weights: &[R],
         batch: &Batch,
         logits_gradient: &[R],
-        gradients: &mut [R],
+        mut gradients: Gradients<'_, R>,
     ) {
         if batch.is_empty() {
             return;
@@ -257,7 +258,7 @@ impl<R: Real> Network<R> for Recurrent<R> {
         let top = self.layers.len() - 1;
         let features = &mut self.features;
         self.head
-            .backward(weights, batch, logits_gradient, gradients, features);
+            .backward(weights, batch, logits_gradient, &mut gradients, features);
         for layer in (0..=top).rev() {
             let mask = self.mask(layer);
             let runs = &mut self.layers[layer];
@@ -283,7 +284,7 @@ impl<R: Real> Network<R> for Recurrent<R> {
                         to.copy_from_slice(&from[direction * hidden..][..hidden]);
                     }
                 }
-                run.backward(weights, rows, gradients);
+                run.backward(weights, rows, &mut gradients);
             }
             let inputs = runs[0].input.inputs;
             self.flow.resize(positions * rows * inputs);
@@ -301,7 +302,7 @@ impl<R: Real> Network<R> for Recurrent<R> {
                 }
             }
         }
-        let table = &mut gradients[self.embeddings.clone()];
+        let table = gradients.gathered(&self.embeddings);
         embedding_backward(&self.ids, &self.flow, self.config.embedding_dim, table);
     }
 }

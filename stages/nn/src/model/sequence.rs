@@ -7,13 +7,13 @@
 
 use std::ops::Range;
 
-use crate::Real;
 use crate::kernels::{Buffer, Epilogue, Matrix, MatrixMut, PackedOperand, gemm_packed};
 use crate::model::cell::{self, RecurrentKind, Step};
 use crate::model::linear::Linear;
 use crate::model::recurrent::RecurrentConfig;
 use crate::parallel::{Shared, threads, tiles};
 use crate::parameters::{Initial, Parameters};
+use crate::{Gradients, Real};
 
 /// One direction of one layer, with what it keeps for backward. Its buffers go by step: in the reverse
 /// direction the first step is the last position.
@@ -114,7 +114,7 @@ impl<R: Real> Run<R> {
 
     /// Adds the gradients of its tensors, and leaves that of `x` in `x_gradient`, given that of its hidden
     /// states in `hidden_gradient`.
-    pub fn backward(&mut self, weights: &[R], rows: usize, gradients: &mut [R]) {
+    pub fn backward(&mut self, weights: &[R], rows: usize, gradients: &mut Gradients<'_, R>) {
         let kind = self.kind;
         let steps = self.x.len() / (rows * self.input.inputs);
         let state = rows * self.hidden_size;

@@ -14,7 +14,7 @@ use crate::kernels::{Buffer, embedding};
 use crate::model::head::{Head, HeadConfig};
 use crate::model::linear::product;
 use crate::parameters::{Initial, Parameters};
-use crate::{Network, Real};
+use crate::{Gradients, Network, Real};
 
 /// The sizes of a [`TextCnn`].
 #[derive(Clone, Debug, PartialEq)]
@@ -240,12 +240,13 @@ impl<R: Real> Network<R> for TextCnn<R> {
         self.head.forward(weights, batch, &self.features, dropout)
     }
 
-    fn backward(
+    fn backward_part(
         &mut self,
+        _: usize,
         weights: &[R],
         batch: &Batch,
         logits_gradient: &[R],
-        gradients: &mut [R],
+        mut gradients: Gradients<'_, R>,
     ) {
         let TextCnnConfig {
             embedding_dim,
@@ -258,21 +259,27 @@ impl<R: Real> Network<R> for TextCnn<R> {
             weights,
             batch,
             logits_gradient,
-            gradients,
+            &mut gradients,
             &mut self.features_gradient,
         );
         let width = self.row_width(batch);
         self.columns_gradient
             .resize(columns * filters * embedding_dim);
         self.columns_gradient.fill(R::ZERO);
-        for (index, &gradient) in self.features_gradient.iter().enumerate() {
-            // ReLU: what is not above 0 has no gradient.
-            if self.features[index] <= R::ZERO {
-                continue;
-            }
+        // ReLU: what is not above 0 has no gradient.
+        let of_features = self.features_gradient.iter().zip(&self.features);
+        let reached = of_features
+            .enumerate()
+            .filter(|(_, (_, feature))| **feature > R::ZERO)
+            .map(|(index, (&gradient, _))| (index, gradient));
+        let bias = gradients.sums(&self.places.bias);
+        for (index, gradient) in reached.clone() {
+            bias[index % filters] += gradient;
+        }
+        let table = gradients.gathered(&self.places.embeddings);
+        for (index, gradient) in reached {
             let (row, filter) = (index / filters, index % filters);
             let position = self.positions[index] as usize;
-            gradients[self.places.bias.start + filter] += gradient;
             for column in 0..columns {
                 let Some(token) = self.token(batch.range(row), width, position, column) else {
                     continue;
@@ -286,12 +293,11 @@ impl<R: Real> Network<R> for TextCnn<R> {
                     embedded,
                 );
                 let id = self.ids[token] as usize;
-                let start = self.places.embeddings.start + id * embedding_dim;
-                let embedding = &mut gradients[start..start + embedding_dim];
+                let embedding = &mut table[id * embedding_dim..][..embedding_dim];
                 R::axpy_tile(embedding, gradient, &self.columns[column]);
             }
         }
-        let convolution = &mut gradients[self.places.filters.clone()];
+        let convolution = gradients.sums(&self.places.filters);
         for (filter, gradients) in convolution
             .chunks_exact_mut(embedding_dim * columns)
             .enumerate()

@@ -9,7 +9,7 @@ use taper_nn::model::{
 };
 use taper_nn::optimizer::{Adam, Optimizer, Rule, Sgd, clip_scale};
 use taper_nn::schedule::{Course, Schedule};
-use taper_nn::{Batch, Dropout, Learner, Network, Real};
+use taper_nn::{Batch, Dropout, Gradients, Learner, Network, Real};
 
 use crate::common::{Tensors, distance, floats, goldens, json, tensors};
 
@@ -232,7 +232,12 @@ fn initial<R: Checked>(kind: &'static str) {
         .loss
         .gradient(&logits, &batch.labels, 1.0, &mut logits_gradient);
     let mut gradients = vec![R::ZERO; network.parameters().buffer_len()];
-    network.backward(&weights, batch, &logits_gradient, &mut gradients);
+    network.backward(
+        &weights,
+        batch,
+        &logits_gradient,
+        Gradients::added(&mut gradients),
+    );
     let without = golden.trainings["params_without_grad"].as_array();
     for tensor in network.parameters().tensors() {
         let name = golden.name(&tensor.name);

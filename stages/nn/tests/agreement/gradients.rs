@@ -6,7 +6,7 @@ use taper_nn::model::{
     Architecture, BertConfig, Pooling, RecurrentConfig, RecurrentKind, TextCnnConfig,
 };
 use taper_nn::random::{Purpose, Stream};
-use taper_nn::{Batch, Dropout, Network};
+use taper_nn::{Batch, Dropout, Gradients, Network};
 
 pub const VOCAB_SIZE: usize = 11;
 const TRAINING: Dropout = Dropout { seed: 5, epoch: 3 };
@@ -57,8 +57,12 @@ impl Problem<'_> {
         self.loss
             .gradient(&logits, &self.batch.labels, 1.0, &mut logits_gradient);
         let mut gradients = vec![0.0; weights.len()];
-        self.network
-            .backward(weights, self.batch, &logits_gradient, &mut gradients);
+        self.network.backward(
+            weights,
+            self.batch,
+            &logits_gradient,
+            Gradients::added(&mut gradients),
+        );
         gradients
     }
 }
@@ -253,7 +257,12 @@ fn gradients_add_up() {
             let mut gradients = vec![0.0; weights.len()];
             for batch in batches {
                 let logits = network.forward(&weights, batch, Some(&TRAINING));
-                network.backward(&weights, batch, &vec![1.0; logits.len()], &mut gradients);
+                network.backward(
+                    &weights,
+                    batch,
+                    &vec![1.0; logits.len()],
+                    Gradients::added(&mut gradients),
+                );
             }
             gradients
         };
@@ -279,7 +288,12 @@ fn what_is_trained_has_the_same_gradient_whatever_is_frozen_below() {
             }
             let mut gradients = vec![0.0; weights.len()];
             let logits = network.forward(&weights, &batch, Some(&TRAINING));
-            network.backward(&weights, &batch, &vec![1.0; logits.len()], &mut gradients);
+            network.backward(
+                &weights,
+                &batch,
+                &vec![1.0; logits.len()],
+                Gradients::added(&mut gradients),
+            );
             gradients
         };
         let all = gradients_of(0);
