@@ -47,7 +47,8 @@ pub trait Network<R: Real>: Send {
     /// The parts of the parameters whose gradients are computed one after the other, in this order: together all
     /// of the buffer. Once a part's gradient is there, its weights are not read again.
     fn parts(&self) -> Vec<Range<usize>> {
-        vec![0..self.parameters().buffer_len()]
+        let all = 0..self.parameters().buffer_len();
+        vec![all]
     }
 
     /// Adds the gradient of the batch last seen by [`Network::forward`] in training mode to those of part number

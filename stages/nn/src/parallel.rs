@@ -56,6 +56,20 @@ pub fn zip<R: Send + Sync>(x: &mut [R], y: &[R], work: impl Fn(&mut [R], &[R]) +
     over(x, |start, x| work(x, &y[start..start + x.len()]));
 }
 
+/// Calls `work` on tiles of `x` and the same places of `y`, to change both.
+pub fn zip_mut<R: Send>(x: &mut [R], y: &mut [R], work: impl Fn(&mut [R], &mut [R]) + Send + Sync) {
+    assert_eq!(x.len(), y.len(), "buffers of one length");
+    if x.len() < WORTHWHILE || threads() == 1 {
+        x.chunks_mut(TILE)
+            .zip(y.chunks_mut(TILE))
+            .for_each(|(x, y)| work(x, y));
+    } else {
+        x.par_chunks_mut(TILE)
+            .zip(y.par_chunks_mut(TILE))
+            .for_each(|(x, y)| work(x, y));
+    }
+}
+
 /// Calls `work` with each index and element of `results`; an element stands for `operations`, and `group` of
 /// them are computed together.
 pub fn over_blocks<R: Send>(

@@ -166,7 +166,7 @@ table! {
     elementwise::scale_tile(x: &mut [R], factor: R);
     elementwise::axpy_tile(x: &mut [R], factor: R, y: &[R]);
     elementwise::gelu_tile(y: &mut [R], x: &[R]);
-    elementwise::gelu_backward_tile(gradient: &mut [R], x: &[R]);
+    elementwise::gelu_backward_tile(gradient: &mut [R], x: &mut [R]);
     elementwise::tanh_tile(x: &mut [R]);
     elementwise::tanh_backward_tile(gradient: &mut [R], y: &[R]);
     elementwise::relu_tile(x: &mut [R]);

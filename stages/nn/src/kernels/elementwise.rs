@@ -3,7 +3,7 @@
 //! Each reads and writes its buffers once; beyond the cache memory is their roof.
 
 use crate::Real;
-use crate::parallel::{over, zip};
+use crate::parallel::{over, zip, zip_mut};
 
 #[inline(always)]
 pub(crate) fn add_tile<R: Real>(x: &mut [R], y: &[R]) {
@@ -34,9 +34,10 @@ pub(crate) fn gelu_tile<R: Real>(y: &mut [R], x: &[R]) {
 }
 
 #[inline(always)]
-pub(crate) fn gelu_backward_tile<R: Real>(gradient: &mut [R], x: &[R]) {
-    for (gradient, &x) in gradient.iter_mut().zip(x) {
+pub(crate) fn gelu_backward_tile<R: Real>(gradient: &mut [R], x: &mut [R]) {
+    for (gradient, x) in gradient.iter_mut().zip(x) {
         *gradient *= x.gelu_derivative();
+        *x = x.gelu();
     }
 }
 
@@ -102,9 +103,10 @@ pub fn gelu<R: Real>(y: &mut [R], x: &[R]) {
     zip(y, x, R::gelu_tile);
 }
 
-/// Turns the gradient of gelu's result into that of its argument `x`, in place.
-pub fn gelu_backward<R: Real>(gradient: &mut [R], x: &[R]) {
-    zip(gradient, x, R::gelu_backward_tile);
+/// Turns the gradient of gelu's result into that of its argument `x`, and `x` into the result, both in place: so
+/// that nobody has to keep the result, whose costly part the derivative needs anyway.
+pub fn gelu_backward<R: Real>(gradient: &mut [R], x: &mut [R]) {
+    zip_mut(gradient, x, R::gelu_backward_tile);
 }
 
 /// `x = tanh(x)`.

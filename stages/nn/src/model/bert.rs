@@ -422,7 +422,8 @@ impl<R: Real> Network<R> for Bert<R> {
             let (from, to) = (index % states, (index + 1) % states);
             let mut out = std::mem::take(&mut self.hidden[to]);
             let kept = &mut self.kept[index % places];
-            layer.forward(pass, &self.hidden[from], kept, &mut out);
+            let scratch = &mut self.scratch;
+            layer.forward(pass, &self.hidden[from], kept, scratch, &mut out);
             self.hidden[to] = out;
         }
         self.pool(weights, batch, self.layers.len() % states);
@@ -492,7 +493,7 @@ impl<R: Real> Network<R> for Bert<R> {
         self.layers[index].backward(
             pass,
             &self.hidden[index],
-            &self.kept[index],
+            &mut self.kept[index],
             &mut self.scratch,
             &mut self.gradient,
             &mut gradients,

@@ -61,9 +61,8 @@ struct Transformed<R> {
     attended: Buffer<R>,
     attended_statistics: Buffer<R>,
     middle: Buffer<R>,
-    /// Before and after gelu, `[tokens, intermediate]`.
+    /// Before gelu, `[tokens, intermediate]`; what gelu makes of it is computed again.
     spread: Buffer<R>,
-    activated: Buffer<R>,
     /// What the second normalization reads, and its statistics.
     gathered: Buffer<R>,
     gathered_statistics: Buffer<R>,
@@ -106,9 +105,10 @@ impl<R: Real> Firsts<R> {
     }
 }
 
-/// Gradients that live only within a layer's backward.
+/// Numbers that live only within a layer's forward or backward: all but the first are gradients.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch<R> {
+    activated: Buffer<R>,
     hidden: Buffer<R>,
     context: Buffer<R>,
     query: Buffer<R>,
@@ -336,6 +336,7 @@ impl EncoderLayer {
         pass: Pass<'_, R>,
         x: &[R],
         kept: &mut Kept<R>,
+        scratch: &mut Scratch<R>,
         out: &mut Buffer<R>,
     ) {
         let batch = pass.batch;
@@ -365,7 +366,7 @@ impl EncoderLayer {
             masks,
             &kept.context,
             residual,
-            &mut kept.transformed,
+            (&mut kept.transformed, &mut scratch.activated),
             out,
         );
     }
@@ -406,7 +407,7 @@ impl EncoderLayer {
         masks: Option<(&[Mask; 3], Packed<'_>)>,
         context: &[R],
         residual: &[R],
-        kept: &mut Transformed<R>,
+        (kept, activated): (&mut Transformed<R>, &mut Buffer<R>),
         out: &mut Buffer<R>,
     ) {
         let tokens = context.len() / self.hidden;
@@ -421,7 +422,7 @@ impl EncoderLayer {
         kept.attended_statistics.resize(2 * tokens);
         kept.gathered_statistics.resize(2 * tokens);
         kept.spread.resize(tokens * self.intermediate);
-        kept.activated.resize(tokens * self.intermediate);
+        activated.resize(tokens * self.intermediate);
 
         self.attention_output
             .forward(weights, context, &mut kept.attended);
@@ -433,14 +434,9 @@ impl EncoderLayer {
             &mut kept.middle,
             &mut kept.attended_statistics,
         );
-        self.intermediate_dense.forward_gelu(
-            weights,
-            &kept.middle,
-            &mut kept.spread,
-            &mut kept.activated,
-        );
-        self.output
-            .forward(weights, &kept.activated, &mut kept.gathered);
+        self.intermediate_dense
+            .forward_gelu(weights, &kept.middle, &mut kept.spread, activated);
+        self.output.forward(weights, activated, &mut kept.gathered);
         add_layer_norm(
             &self.output_norm.of(weights),
             masks.map(|([.., gathered], packed)| (gathered, packed)),
@@ -457,7 +453,7 @@ impl EncoderLayer {
         &self,
         pass: Pass<'_, R>,
         x: &[R],
-        kept: &Kept<R>,
+        kept: &mut Kept<R>,
         scratch: &mut Scratch<R>,
         gradient: &mut Buffer<R>,
         gradients: &mut Gradients<'_, R>,
@@ -471,7 +467,7 @@ impl EncoderLayer {
         self.transform_backward(
             pass.weights,
             (&masks, packed),
-            (&kept.context, &kept.transformed),
+            (&kept.context, &mut kept.transformed),
             scratch,
             gradient,
             gradients,
@@ -508,7 +504,7 @@ impl EncoderLayer {
         &self,
         weights: &[R],
         ([_, attended, gathered], packed): (&[Mask; 3], Packed<'_>),
-        (context, kept): (&[R], &Transformed<R>),
+        (context, kept): (&[R], &mut Transformed<R>),
         scratch: &mut Scratch<R>,
         gradient: &mut [R],
         gradients: &mut Gradients<'_, R>,
@@ -527,10 +523,10 @@ impl EncoderLayer {
         scratch.hidden.copy_from_slice(gradient);
         dropout(gathered, packed, self.hidden, &mut scratch.hidden);
         self.output
-            .add_gradients(&kept.activated, &scratch.hidden, gradients);
-        self.output
             .backward(weights, &scratch.hidden, &mut scratch.spread);
-        gelu_backward(&mut scratch.spread, &kept.spread);
+        gelu_backward(&mut scratch.spread, &mut kept.spread);
+        self.output
+            .add_gradients(&kept.spread, &scratch.hidden, gradients);
         self.intermediate_dense
             .add_gradients(&kept.middle, &scratch.spread, gradients);
         self.intermediate_dense

@@ -66,7 +66,11 @@ proptest! {
     #[test]
     fn gelu(x in vec(-8.0..8.0_f64, 1..70), upstream in -3.0..3.0_f64) {
         let mut gradient = vec![upstream; x.len()];
-        kernels::gelu_backward(&mut gradient, &x);
+        let mut y = x.clone();
+        kernels::gelu_backward(&mut gradient, &mut y);
+        let mut expected = vec![0.0; x.len()];
+        kernels::gelu(&mut expected, &x);
+        prop_assert_eq!(y, expected);
         for (&x, got) in x.iter().zip(gradient) {
             let at = |x: f64| {
                 let mut y = [0.0];
