@@ -151,8 +151,7 @@ fn product<R: Real>(a: Matrix<'_, R>, b: Matrix<'_, R>, c: gemm::Target<'_, R>, 
         packed: None,
         c,
         adds,
-        bias: None,
-        activation: None,
+        finish: gemm::Finish::Nothing,
     });
 }
 

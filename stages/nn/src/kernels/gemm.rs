@@ -141,35 +141,51 @@ pub enum Epilogue<'a, R> {
     Add,
     /// `C = A B + bias`, one number of bias a column.
     Bias(&'a [R]),
-    /// `C = A B + bias`, and gelu(C) in a matrix of C's shape.
-    BiasGelu(&'a [R], MatrixMut<'a, R>),
+    /// `C = gelu(A B + bias)`, and the argument of gelu in a matrix of C's shape where it is wanted.
+    BiasGelu(&'a [R], Option<MatrixMut<'a, R>>),
 }
 
 impl<'a, R> Epilogue<'a, R> {
-    /// Whether C is added to, the bias, and where the activation goes, for a product of `columns`.
-    fn parts(
-        self,
-        columns: usize,
-        shape: (usize, usize),
-    ) -> (bool, Option<&'a [R]>, Option<Target<'a, R>>) {
-        let (adds, bias, activation) = match self {
-            Self::Overwrite => (false, None, None),
-            Self::Add => (true, None, None),
-            Self::Bias(bias) => (false, Some(bias), None),
-            Self::BiasGelu(bias, activation) => {
-                assert_eq!(
-                    (activation.rows, activation.columns),
-                    shape,
-                    "the activation has C's shape"
-                );
-                (false, Some(bias), Some(Target::of(activation)))
-            }
+    /// Whether C is added to, and what is done in the end, for a C of these rows and columns.
+    fn parts(self, shape: (usize, usize)) -> (bool, Finish<'a, R>) {
+        let (bias, argument) = match self {
+            Self::Overwrite => return (false, Finish::Nothing),
+            Self::Add => return (true, Finish::Nothing),
+            Self::Bias(bias) => (bias, None),
+            Self::BiasGelu(bias, argument) => (bias, Some(argument)),
         };
-        assert!(
-            bias.is_none_or(|bias| bias.len() == columns),
-            "one number of bias a column"
-        );
-        (adds, bias, activation)
+        assert_eq!(bias.len(), shape.1, "one number of bias a column");
+        let Some(argument) = argument else {
+            return (false, Finish::Bias(bias));
+        };
+        let argument = argument.map(|argument| {
+            let extent = (argument.rows, argument.columns);
+            assert_eq!(extent, shape, "gelu's argument has C's shape");
+            Target::of(argument)
+        });
+        (false, Finish::BiasGelu(bias, argument))
+    }
+}
+
+/// What is done with a rectangle of C when its sums are there.
+#[derive(Clone, Copy)]
+pub(crate) enum Finish<'a, R> {
+    Nothing,
+    Bias(&'a [R]),
+    BiasGelu(&'a [R], Option<Target<'a, R>>),
+}
+
+impl<R> Finish<'_, R> {
+    /// The same for a part of C.
+    fn part(self, top: usize, left: usize, width: usize) -> Self {
+        match self {
+            Self::Nothing => Self::Nothing,
+            Self::Bias(bias) => Self::Bias(&bias[left..left + width]),
+            Self::BiasGelu(bias, argument) => Self::BiasGelu(
+                &bias[left..left + width],
+                argument.map(|argument| argument.part(top, left)),
+            ),
+        }
     }
 }
 
@@ -183,8 +199,7 @@ pub struct Task<'a, R> {
     pub(crate) packed: Option<&'a [R]>,
     pub(crate) c: Target<'a, R>,
     pub(crate) adds: bool,
-    pub(crate) bias: Option<&'a [R]>,
-    pub(crate) activation: Option<Target<'a, R>>,
+    pub(crate) finish: Finish<'a, R>,
 }
 
 /// A rectangle of a matrix that tasks share.
@@ -285,7 +300,7 @@ pub fn gemm<R: Real>(
     if rows == 0 || columns == 0 {
         return;
     }
-    let (adds, bias, activation) = epilogue.parts(columns, (rows, columns));
+    let (adds, finish) = epilogue.parts((rows, columns));
     let c = Target::of(c);
     let operations = rows * columns * a.columns;
     let (high, wide) = if operations < WORTHWHILE {
@@ -303,8 +318,7 @@ pub fn gemm<R: Real>(
             packed: None,
             c: c.part(top, left),
             adds,
-            bias: bias.map(|bias| &bias[left..left + width]),
-            activation: activation.map(|activation| activation.part(top, left)),
+            finish: finish.part(top, left, width),
         });
     });
 }
@@ -388,14 +402,13 @@ pub(crate) mod tests {
                         assert_eq!(run(Epilogue::Overwrite), bits(&overwritten), "{case}");
                         assert_eq!(run(Epilogue::Add), bits(&added), "{case}");
                         assert_eq!(run(Epilogue::Bias(&bias)), bits(&biased), "{case}");
-                        let mut y = initial.clone();
-                        let activation = MatrixMut::with_stride(&mut y, m, n, stride);
-                        assert_eq!(
-                            run(Epilogue::BiasGelu(&bias, activation)),
-                            bits(&biased),
-                            "{case}"
-                        );
-                        assert_eq!(bits(&y), bits(&activated), "{case}");
+                        let mut x = initial.clone();
+                        let argument = MatrixMut::with_stride(&mut x, m, n, stride);
+                        for argument in [Some(argument), None] {
+                            let got = run(Epilogue::BiasGelu(&bias, argument));
+                            assert_eq!(got, bits(&activated), "{case}");
+                        }
+                        assert_eq!(bits(&x), bits(&biased), "{case}");
                     });
                 });
             }

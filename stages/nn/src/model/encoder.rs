@@ -421,7 +421,11 @@ impl EncoderLayer {
         }
         kept.attended_statistics.resize(2 * tokens);
         kept.gathered_statistics.resize(2 * tokens);
-        kept.spread.resize(tokens * self.intermediate);
+        // Backward alone asks for it.
+        let spread = masks.is_some().then(|| {
+            kept.spread.resize(tokens * self.intermediate);
+            &mut kept.spread[..]
+        });
         activated.resize(tokens * self.intermediate);
 
         self.attention_output
@@ -435,7 +439,7 @@ impl EncoderLayer {
             &mut kept.attended_statistics,
         );
         self.intermediate_dense
-            .forward_gelu(weights, &kept.middle, &mut kept.spread, activated);
+            .forward_gelu(weights, &kept.middle, spread, activated);
         self.output.forward(weights, activated, &mut kept.gathered);
         add_layer_norm(
             &self.output_norm.of(weights),

@@ -73,23 +73,21 @@ impl Linear {
         );
     }
 
-    /// Writes y to `out` and gelu(y) to `activated`.
+    /// Writes gelu(y) to `activated`, and y where it is wanted.
     pub fn forward_gelu<R: Real>(
         &self,
         weights: &[R],
         x: &[R],
-        out: &mut [R],
+        y: Option<&mut [R]>,
         activated: &mut [R],
     ) {
         let rows = x.len() / self.inputs;
+        let y = y.map(|y| MatrixMut::new(y, rows, self.outputs));
         gemm(
             Matrix::new(x, rows, self.inputs),
             self.matrix(weights).transposed(),
-            MatrixMut::new(out, rows, self.outputs),
-            Epilogue::BiasGelu(
-                &weights[self.bias.clone()],
-                MatrixMut::new(activated, rows, self.outputs),
-            ),
+            MatrixMut::new(activated, rows, self.outputs),
+            Epilogue::BiasGelu(&weights[self.bias.clone()], y),
         );
     }
 

@@ -54,7 +54,7 @@ pub fn gemm_packed<R: Real>(
     assert_eq!(a.columns, b.rows, "A is [m, k] and B [k, n]");
     assert_eq!((c.rows, c.columns), (a.rows, b.columns), "C is [m, n]");
     assert_eq!(b.level, level(), "packed for these kernels");
-    let (adds, bias, activation) = epilogue.parts(b.columns, (c.rows, c.columns));
+    let (adds, finish) = epilogue.parts((c.rows, c.columns));
     R::gemm_task(&Task {
         a,
         b: Matrix {
@@ -67,8 +67,7 @@ pub fn gemm_packed<R: Real>(
         packed: Some(&b.data),
         c: Target::of(c),
         adds,
-        bias,
-        activation,
+        finish,
     });
 }
 

@@ -10,7 +10,7 @@
 
 use super::pack::Lanes;
 use super::tile::{Plain, Rows, Shape, Tile};
-use super::{BLOCK, Matrix, Task};
+use super::{BLOCK, Finish, Matrix, Task};
 use crate::Real;
 use crate::kernels::Scratch as _;
 use crate::kernels::dispatch::{Level, level};
@@ -220,25 +220,31 @@ fn run<R: Real, T: Tile<R>>(task: &Task<'_, R>, scratch: &mut [R]) {
     }
 }
 
-/// Bias and activation of a finished rectangle, while it is in the cache.
+/// Bias and gelu of a finished rectangle, while it is in the cache.
 #[inline(always)]
 fn finish<R: Real>(
     task: &Task<'_, R>,
     rows: std::ops::Range<usize>,
     columns: std::ops::Range<usize>,
 ) {
-    let Some(bias) = task.bias else { return };
+    let (bias, argument) = match task.finish {
+        Finish::Nothing => return,
+        Finish::Bias(bias) => (bias, None),
+        Finish::BiasGelu(bias, argument) => (bias, Some(argument)),
+    };
     let bias = &bias[columns.clone()];
     for row in rows {
         let c = task.c.row(row, columns.start, columns.len());
         for (c, &bias) in c.iter_mut().zip(bias) {
             *c += bias;
         }
-        if let Some(activation) = task.activation {
-            let y = activation.row(row, columns.start, columns.len());
-            for (y, &x) in y.iter_mut().zip(&*c) {
-                *y = x.gelu();
-            }
+        let Some(argument) = argument else { continue };
+        if let Some(argument) = argument {
+            let kept = argument.row(row, columns.start, columns.len());
+            kept.copy_from_slice(c);
+        }
+        for c in c {
+            *c = c.gelu();
         }
     }
 }
