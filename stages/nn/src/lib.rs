@@ -8,9 +8,11 @@
 use std::ops::Range;
 
 pub mod batch;
+pub mod device;
 pub mod gradients;
 pub mod kernels;
 pub mod learner;
+pub mod learning;
 pub mod loss;
 pub mod math;
 pub mod model;
@@ -26,6 +28,7 @@ pub mod schedule;
 pub use batch::{Batch, Dropout};
 pub use gradients::Gradients;
 pub use learner::Learner;
+pub use learning::{Learning, OnHost};
 pub use parameters::{Initial, Parameters, Tensor};
 pub use real::Real;
 

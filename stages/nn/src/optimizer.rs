@@ -126,6 +126,11 @@ impl<R: Real> Optimizer<R> {
         (may_wait && tensor.gathered && tensor.trained).then(|| Backlog::new(rows, width))
     }
 
+    /// What it does.
+    pub(crate) fn rule(&self) -> Rule {
+        self.rule
+    }
+
     /// What a checkpoint must hold, after [`crate::Learner::settle`].
     pub fn state(&self) -> &State<R> {
         &self.state
@@ -246,7 +251,7 @@ impl<R: Real> Optimizer<R> {
         }
     }
 
-    fn weight_decay(&self, tensor: &Tensor) -> f64 {
+    pub(crate) fn weight_decay(&self, tensor: &Tensor) -> f64 {
         let spared = self
             .no_decay
             .iter()

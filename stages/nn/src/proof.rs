@@ -6,14 +6,18 @@
 //! a fault. A change of a digest is a change of what every key's result is.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use crate::batch::{Batch, Dropout};
+use crate::device::Fault;
 use crate::learner::Learner;
+use crate::learning::{Learning, OnHost};
 use crate::loss::Loss;
 use crate::model::{
     Architecture, BertConfig, Pooling, RecurrentConfig, RecurrentKind, TextCnnConfig,
 };
 use crate::optimizer::{Adam, Optimizer, Rule, Sgd, clip_scale};
+use crate::parameters::Parameters;
 use crate::random::{Purpose, Stream};
 use crate::schedule::{Course, Schedule};
 
@@ -47,36 +51,29 @@ impl Training {
         vectors.get(self.name).cloned()
     }
 
-    /// Trains, and digests the weights: for each tensor in order its name, a zero byte, and its numbers in
-    /// little-endian bytes.
-    pub fn digest(&self) -> String {
-        let mut network = self.architecture.build::<f32>();
-        let parameters = network.parameters().clone();
-        let weights: Vec<f32> = parameters.initialize(SEED);
+    /// What is trained.
+    pub fn architecture(&self) -> &Architecture {
+        &self.architecture
+    }
+
+    /// Its parameters, the weights that it begins with, and the optimizer.
+    pub fn beginning(&self) -> (Parameters, Vec<f32>, Optimizer<f32>) {
+        let parameters = self.architecture.parameters();
+        let weights = parameters.initialize(SEED);
         let no_decay = ["bias".to_owned(), "LayerNorm".to_owned()];
         let optimizer = Optimizer::new(self.rule, &no_decay, &parameters);
-        let mut learner = Learner::new(parameters.clone(), weights, optimizer);
-        let schedule = Schedule {
-            course: self.course,
-            warmup: 2,
-            total: STEPS + 1,
-        };
-        for step in 0..STEPS {
-            let batch = batch(step);
-            let dropout = Dropout {
-                seed: SEED,
-                epoch: step / 2,
-            };
-            let rate = schedule.learning_rate(5e-3, step + 1);
-            if let Some(limit) = self.clip {
-                learner.add_batch(&mut *network, &batch, &dropout, &self.loss, 1.0);
-                learner.step(rate, clip_scale(learner.gradient_norm(), limit));
-            } else {
-                let with = (&dropout, &self.loss);
-                learner.step_at_once(&mut *network, &batch, with, rate, false);
-            }
-        }
-        let weights = learner.into_weights();
+        (parameters, weights, optimizer)
+    }
+
+    /// Trains from step `first` on, and digests the weights: for each tensor in order its name, a zero byte, and its
+    /// numbers in little-endian bytes.
+    ///
+    /// # Errors
+    /// Those of the device that trains.
+    pub fn digest_of(&self, learning: &mut dyn Learning, first: u64) -> Result<String, Fault> {
+        self.train(learning, first..STEPS)?;
+        let (parameters, ..) = self.beginning();
+        let (weights, _) = learning.settle()?;
         let mut hasher = blake3::Hasher::new();
         for tensor in parameters.tensors() {
             hasher.update(tensor.name.as_bytes());
@@ -85,7 +82,47 @@ impl Training {
                 hasher.update(&weight.to_le_bytes());
             }
         }
-        hasher.finalize().to_hex().to_string()
+        Ok(hasher.finalize().to_hex().to_string())
+    }
+
+    /// Makes these steps; there are 4.
+    ///
+    /// # Errors
+    /// Those of the device that trains.
+    pub fn train(&self, learning: &mut dyn Learning, steps: Range<u64>) -> Result<(), Fault> {
+        let schedule = Schedule {
+            course: self.course,
+            warmup: 2,
+            total: STEPS + 1,
+        };
+        for step in steps {
+            let batch = batch(step);
+            let dropout = Dropout {
+                seed: SEED,
+                epoch: step / 2,
+            };
+            let rate = schedule.learning_rate(5e-3, step + 1);
+            if let Some(limit) = self.clip {
+                learning.add_batch(&batch, &dropout, &self.loss, 1.0)?;
+                let scale = clip_scale(learning.gradient_norm()?, limit);
+                learning.step(rate, scale)?;
+            } else {
+                learning.step_at_once(&batch, (&dropout, &self.loss), rate, false)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// It on the CPU, before the first step.
+    pub fn on_host(&self) -> OnHost {
+        let (parameters, weights, optimizer) = self.beginning();
+        let learner = Learner::new(parameters, weights, optimizer);
+        OnHost::new(self.architecture.build(), learner)
+    }
+
+    /// The digest of the training on the CPU.
+    pub fn digest(&self) -> String {
+        self.digest_of(&mut self.on_host(), 0).unwrap_or_default()
     }
 }
 

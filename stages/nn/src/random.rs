@@ -83,6 +83,11 @@ impl Stream {
         stream.derive([name.len() as u32, 0, 0, 4])
     }
 
+    /// What its blocks are computed with.
+    pub(crate) fn key(self) -> [u32; 2] {
+        self.key
+    }
+
     fn derive(self, counter: [u32; 4]) -> Self {
         let block = self.block(counter);
         Self {

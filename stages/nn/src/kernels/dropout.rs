@@ -46,6 +46,16 @@ impl Mask {
         self.threshold == 0
     }
 
+    /// The key of its stream.
+    pub(crate) fn key(&self) -> [u32; 2] {
+        self.stream.key()
+    }
+
+    /// Elements whose random bits are below this are dropped.
+    pub(crate) fn threshold(&self) -> u16 {
+        self.threshold
+    }
+
     /// For the elements `group * 128..` of a position (of an attention head, else 0): the random 16 bits.
     #[inline(always)]
     pub(crate) fn group(&self, row: u64, position: u32, head: u32, group: u32) -> [u16; GROUP] {

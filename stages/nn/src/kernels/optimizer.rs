@@ -65,6 +65,30 @@ pub struct Scalars<R> {
     pub(super) rate: Rate<R>,
 }
 
+/// The same for a device, as `optimizer.cu` reads it.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub(crate) struct AdamScalars {
+    scale: f32,
+    l2: f32,
+    kept: [f32; 2],
+    new: [f32; 2],
+    epsilon: f32,
+    keep: f32,
+    root: f32,
+    step_size: f32,
+}
+
+/// What is the same for all numbers of a step of descent, as `optimizer.cu` reads it.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub(crate) struct SgdScalars {
+    scale: f32,
+    l2: f32,
+    momentum: f32,
+    rate: f32,
+}
+
 /// What changes from step to step even where nothing else does.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rate<R> {
@@ -73,7 +97,34 @@ pub(super) struct Rate<R> {
     pub(super) step_size: R,
 }
 
+impl SgdStep {
+    /// For a device.
+    pub(crate) fn device_scalars(&self) -> SgdScalars {
+        SgdScalars {
+            scale: self.gradient_scale as f32,
+            l2: self.l2 as f32,
+            momentum: self.momentum as f32,
+            rate: -self.learning_rate as f32,
+        }
+    }
+}
+
 impl AdamStep {
+    /// For a device.
+    pub(crate) fn device_scalars(&self) -> AdamScalars {
+        let with = self.scalars::<f32>();
+        AdamScalars {
+            scale: with.scale,
+            l2: with.l2,
+            kept: with.kept,
+            new: with.new,
+            epsilon: with.epsilon,
+            keep: with.rate.keep,
+            root: with.rate.root,
+            step_size: with.rate.step_size,
+        }
+    }
+
     pub(super) fn scalars<R: Real>(&self) -> Scalars<R> {
         let [beta1, beta2] = self.betas;
         let corrections = [1.0 - power(beta1, self.step), 1.0 - power(beta2, self.step)];

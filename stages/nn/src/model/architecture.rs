@@ -1,7 +1,7 @@
 //! Which network, of which sizes: what a training chooses from.
 
 use crate::model::{Bert, BertConfig, Recurrent, RecurrentConfig, TextCnn, TextCnnConfig};
-use crate::{Network, Real};
+use crate::{Network, Parameters, Real};
 
 /// A family of networks with the sizes of one.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,6 +24,11 @@ impl Architecture {
         }
     }
 
+    /// Its tensors.
+    pub fn parameters(&self) -> Parameters {
+        self.build::<f32>().parameters().clone()
+    }
+
     /// Whether results depend on how wide rows are padded ([`crate::Batch::width`]).
     pub fn reads_padding(&self) -> bool {
         !matches!(self, Self::Bert(_))
@@ -34,6 +39,15 @@ impl Architecture {
         match self {
             Self::Bert(config) => Some(config.max_positions),
             _ => None,
+        }
+    }
+
+    /// The logits of a row.
+    pub fn outputs(&self) -> usize {
+        match self {
+            Self::TextCnn(config) => config.outputs,
+            Self::Recurrent(config) => config.outputs,
+            Self::Bert(config) => config.outputs,
         }
     }
 

@@ -18,7 +18,7 @@ use crate::parameters::{Initial, Parameters, Tensor};
 use crate::{Gradients, Network, Real};
 
 /// The dropout of the embeddings among the network's; those of the layers follow. Part of the format.
-const EMBEDDINGS_DROPOUT: u64 = 1;
+pub(crate) const EMBEDDINGS_DROPOUT: u64 = 1;
 
 /// What the head reads of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use crate::parameters::{Initial, Parameters};
 use crate::{Gradients, Real};
 
 /// The number of the head's dropout among a network's; part of the format.
-const HEAD_DROPOUT: u64 = 0;
+pub(crate) const HEAD_DROPOUT: u64 = 0;
 
 /// The sizes of a [`Head`].
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -18,7 +18,7 @@ use crate::parameters::{Initial, Parameters};
 use crate::{Gradients, Network, Real};
 
 /// The dropout behind the first layer among the network's; part of the format.
-const FIRST_LAYER_DROPOUT: u64 = 1;
+pub(crate) const FIRST_LAYER_DROPOUT: u64 = 1;
 
 /// The sizes of a [`Recurrent`].
 #[derive(Clone, Debug, PartialEq)]

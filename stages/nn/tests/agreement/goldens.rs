@@ -1,17 +1,13 @@
 //! Logits, losses, gradients and trainings beside PyTorch's.
 
-use std::path::PathBuf;
-
-use serde_json::Value;
-use taper_nn::loss::{Loss, LossSum};
-use taper_nn::model::{
-    Architecture, Bert, BertConfig, Pooling, RecurrentConfig, RecurrentKind, TextCnnConfig,
-};
-use taper_nn::optimizer::{Adam, Optimizer, Rule, Sgd, clip_scale};
+use taper_nn::loss::LossSum;
+use taper_nn::model::{Architecture, Bert, BertConfig, Pooling};
+use taper_nn::optimizer::{Adam, Optimizer, Rule, clip_scale};
 use taper_nn::schedule::{Course, Schedule};
 use taper_nn::{Batch, Dropout, Gradients, Learner, Network, Real};
 
-use crate::common::{Tensors, distance, floats, goldens, json, tensors};
+use crate::common::{distance, floats, json, tensors};
+use crate::references::{Golden, Plan, assert_norms};
 
 const TRAINING: Dropout = Dropout { seed: 0, epoch: 0 };
 
@@ -58,57 +54,15 @@ impl Checked for f64 {
     };
 }
 
-struct Golden {
-    kind: &'static str,
-    folder: PathBuf,
-    architecture: Architecture,
-    loss: Loss,
-    batches: Vec<Batch>,
-    reference: Tensors,
-    trainings: Value,
+trait OfReal {
+    fn weights<R: Real>(&self, network: &dyn Network<R>) -> Vec<R>;
+    fn reference<R: Checked>(&self, name: &str) -> &[f64];
 }
 
-impl Golden {
-    fn open(kind: &'static str) -> Self {
-        let folder = goldens().join(kind);
-        Self {
-            kind,
-            architecture: architecture(&json(&folder.join("config.json"))),
-            loss: match kind {
-                "bert_bce" => Loss::BceWithLogits,
-                _ => Loss::CROSS_ENTROPY,
-            },
-            batches: batches(&tensors(&folder.join("batches.safetensors"))),
-            reference: tensors(&folder.join("ref.safetensors")),
-            trainings: json(&folder.join("ref.json")),
-            folder,
-        }
-    }
-
-    /// The name of our tensor in the references' files.
-    fn name(&self, ours: &str) -> String {
-        match self.kind {
-            "bert_cls" => ours.replace("classifier.", "W."),
-            "bert_bce" => ours
-                .replace("classifier.", "fc1.")
-                .replace("bert.", "bert_backbone."),
-            _ => ours.to_owned(),
-        }
-    }
-
+impl OfReal for Golden {
     fn weights<R: Real>(&self, network: &dyn Network<R>) -> Vec<R> {
-        let file = tensors(&self.folder.join("init.safetensors"));
-        let parameters = network.parameters();
-        assert_eq!(file.len(), parameters.tensors().len());
-        let mut weights = vec![R::ZERO; parameters.buffer_len()];
-        for tensor in parameters.tensors() {
-            let values = &file[&self.name(&tensor.name)];
-            assert_eq!(values.len(), tensor.len(), "{}", tensor.name);
-            for (weight, &value) in weights[tensor.range()].iter_mut().zip(values) {
-                *weight = R::from_f64(value);
-            }
-        }
-        weights
+        let weights = self.beginning(network.parameters());
+        weights.into_iter().map(R::from_f64).collect()
     }
 
     fn reference<R: Checked>(&self, name: &str) -> &[f64] {
@@ -116,93 +70,6 @@ impl Golden {
         let _ = R::TAG;
         &self.reference[&format!("f64.{name}")]
     }
-}
-
-fn size(config: &Value, name: &str) -> usize {
-    config[name].as_u64().expect("a size in config.json") as usize
-}
-
-fn architecture(config: &Value) -> Architecture {
-    match config["kind"].as_str().unwrap() {
-        "textcnn" => Architecture::TextCnn(TextCnnConfig {
-            vocab_size: size(config, "vocab_size"),
-            embedding_dim: size(config, "embedding_dim"),
-            filters: size(config, "num_filters"),
-            width: size(config, "filter_size"),
-            padding: size(config, "padding"),
-            dropout: 0.0,
-            outputs: size(config, "num_labels"),
-        }),
-        "rnn" => Architecture::Recurrent(RecurrentConfig {
-            kind: match config["nonlinearity"].as_str().unwrap() {
-                "tanh" => RecurrentKind::RnnTanh,
-                "relu" => RecurrentKind::RnnRelu,
-                other => panic!("unknown nonlinearity {other}"),
-            },
-            vocab_size: size(config, "vocab_size"),
-            embedding_dim: size(config, "embedding_dim"),
-            hidden_size: size(config, "hidden_size"),
-            layers: size(config, "num_layers"),
-            bidirectional: false,
-            dropout: 0.0,
-            head_dropout: 0.0,
-            outputs: size(config, "num_labels"),
-        }),
-        kind => {
-            let sizes = &config["hf_config"];
-            let float = |name: &str| sizes[name].as_f64().unwrap();
-            Architecture::Bert(BertConfig {
-                vocab_size: size(sizes, "vocab_size"),
-                hidden_size: size(sizes, "hidden_size"),
-                layers: size(sizes, "num_hidden_layers"),
-                heads: size(sizes, "num_attention_heads"),
-                intermediate_size: size(sizes, "intermediate_size"),
-                max_positions: size(sizes, "max_position_embeddings"),
-                type_vocab_size: size(sizes, "type_vocab_size"),
-                padding_id: Some(size(sizes, "pad_token_id")),
-                layer_norm_eps: float("layer_norm_eps"),
-                initializer_range: float("initializer_range"),
-                hidden_dropout: float("hidden_dropout_prob"),
-                attention_dropout: float("attention_probs_dropout_prob"),
-                head_dropout: 0.0,
-                pooling: match kind {
-                    "bert_cls" => Pooling::Cls,
-                    _ => Pooling::Pooler,
-                },
-                outputs: if kind == "bert_bce" { 1 } else { 2 },
-            })
-        }
-    }
-}
-
-/// The references' padded batches, packed.
-fn batches(file: &Tensors) -> Vec<Batch> {
-    (0..)
-        .map_while(|i| {
-            let ids = file.get(&format!("{i}.input_ids"))?;
-            let mask = &file[&format!("{i}.attention_mask")];
-            let types = &file[&format!("{i}.token_type_ids")];
-            let labels = &file[&format!("{i}.labels")];
-            let width = ids.len() / labels.len();
-            let mut batch = Batch {
-                offsets: vec![0],
-                labels: labels.iter().map(|&label| label as u32).collect(),
-                rows: (0..labels.len() as u64).collect(),
-                width,
-                ..Batch::default()
-            };
-            for row in 0..labels.len() {
-                for at in row * width..(row + 1) * width {
-                    if mask[at] == 1.0 {
-                        batch.ids.push(ids[at] as u32);
-                        batch.type_ids.push(types[at] as u32);
-                    }
-                }
-                batch.offsets.push(batch.ids.len() as u32);
-            }
-            Some(batch)
-        })
-        .collect()
 }
 
 fn wide<R: Real>(values: &[R]) -> Vec<f64> {
@@ -313,50 +180,6 @@ fn variants(kind: &'static str) {
     }
 }
 
-struct Plan {
-    rule: Rule,
-    learning_rate: f64,
-    schedule: Schedule,
-    clip: Option<f64>,
-    accumulate: usize,
-}
-
-impl Plan {
-    fn read(scenario: &Value) -> Self {
-        let decay = scenario["weight_decay"].as_f64().unwrap();
-        Self {
-            rule: match scenario["optimizer"].as_str().unwrap() {
-                "adamw" => Rule::AdamW(Adam {
-                    weight_decay: decay,
-                    ..Adam::ADAMW
-                }),
-                "adam" => Rule::Adam(Adam {
-                    weight_decay: decay,
-                    ..Adam::ADAM
-                }),
-                "sgd" => Rule::Sgd(Sgd {
-                    weight_decay: decay,
-                    ..Sgd::default()
-                }),
-                other => panic!("unknown optimizer {other}"),
-            },
-            learning_rate: scenario["base_lr"].as_f64().unwrap(),
-            schedule: Schedule {
-                course: match scenario["schedule"].as_str() {
-                    None => Course::Constant,
-                    Some("linear") => Course::Linear,
-                    Some("cosine") => Course::Cosine,
-                    Some(other) => panic!("unknown schedule {other}"),
-                },
-                warmup: scenario["warmup"].as_u64().unwrap(),
-                total: scenario["steps"].as_u64().unwrap(),
-            },
-            clip: scenario["clip"].as_f64(),
-            accumulate: size(scenario, "accumulate"),
-        }
-    }
-}
-
 /// What a training leaves behind.
 struct Trained<R> {
     network: Box<dyn Network<R>>,
@@ -409,16 +232,6 @@ fn train<R: Real>(golden: &Golden, plan: &Plan, evaluate_every: usize) -> Traine
         norms,
         rates,
         evaluations,
-    }
-}
-
-fn assert_norms(got: &[f64], expected: &[f64], tolerance: f64, what: &str) {
-    for (got, expected) in got.iter().zip(expected) {
-        let off = ((got - expected) / expected).abs();
-        assert!(
-            off <= tolerance,
-            "{what}: gradient norm {got} is not {expected} ({off:e})"
-        );
     }
 }
 

@@ -10,6 +10,7 @@ mod goldens;
 mod gradients;
 mod minilm;
 mod recurrent;
+mod references;
 mod schedules;
 mod slopes;
 mod trainings;

@@ -1,0 +1,99 @@
+// Steps of the optimizers over all tensors in one launch, with the arithmetic of `optimizer.rs`; the norm of the
+// gradient. Tensors are cut in chunks, one a block.
+
+constexpr int STEP_THREADS = 256;
+
+struct Chunk {
+    u64 offset;
+    u32 length;
+    u32 flags;
+};
+constexpr u32 DECAYS = 1;   // weights of this tensor decay
+constexpr u32 CLEARS = 2;   // its gradient is cleared: not every batch writes all of it
+
+struct AdamScalars {
+    float scale, l2, kept_first, kept_second, new_first, new_second, epsilon, keep, root, step_size;
+};
+
+KERNEL(STEP_THREADS)
+adam(const Chunk* chunks, AdamScalars with, float* weights, float* gradients, float* first, float* second,
+     bf16* copy) {
+    Chunk chunk = chunks[blockIdx.x];
+    bool decays = chunk.flags & DECAYS;
+    float l2 = decays ? with.l2 : 0.0f, keep = decays ? with.keep : 1.0f;
+    for (u32 i = threadIdx.x; i < chunk.length; i += STEP_THREADS) {
+        u64 at = chunk.offset + i;
+        float weight = weights[at];
+        float gradient = fused(l2, weight, gradients[at] * with.scale);
+        float m = first[at] * with.kept_first + gradient * with.new_first;
+        float v = second[at] * with.kept_second + gradient * gradient * with.new_second;
+        float denominator = root(v) / with.root + with.epsilon;
+        weight = weight * keep + with.step_size * (m / denominator);
+        first[at] = m;
+        second[at] = v;
+        weights[at] = weight;
+        if (copy) copy[at] = narrow<bf16>(weight);
+        if (chunk.flags & CLEARS) gradients[at] = 0.0f;
+    }
+}
+EXPORT(adam)
+
+struct SgdScalars {
+    float scale, l2, momentum, rate;
+};
+
+KERNEL(STEP_THREADS)
+sgd(const Chunk* chunks, SgdScalars with, float* weights, float* gradients, float* velocity, bf16* copy) {
+    Chunk chunk = chunks[blockIdx.x];
+    float l2 = chunk.flags & DECAYS ? with.l2 : 0.0f;
+    for (u32 i = threadIdx.x; i < chunk.length; i += STEP_THREADS) {
+        u64 at = chunk.offset + i;
+        float weight = weights[at];
+        float change = fused(l2, weight, gradients[at] * with.scale);
+        if (velocity) {
+            change = velocity[at] * with.momentum + change;
+            velocity[at] = change;
+        }
+        weight += with.rate * change;
+        weights[at] = weight;
+        if (copy) copy[at] = narrow<bf16>(weight);
+        if (chunk.flags & CLEARS) gradients[at] = 0.0f;
+    }
+}
+EXPORT(sgd)
+
+// The sum of the squares of each chunk: one warp each, its lanes those of `reduce.rs`.
+KERNEL(STEP_THREADS) squares(const Chunk* chunks, u32 count, const float* x, float* sums) {
+    u32 which = blockIdx.x * (STEP_THREADS / WARP) + threadIdx.x / WARP;
+    if (which >= count) return;
+    Chunk chunk = chunks[which];
+    float sum = 0;
+    for (u32 i = threadIdx.x % WARP; i < chunk.length; i += WARP) {
+        float value = x[chunk.offset + i];
+        sum = fused(value, value, sum);
+    }
+    sum = warp_sum(sum);
+    if (threadIdx.x % WARP == 0) sums[which] = sum;
+}
+EXPORT(squares)
+
+// Adds the chunks' sums in double: thread t every 1024th, then neighbours by halves. One block.
+KERNEL(1024) squares_total(const float* sums, u32 count, double* total) {
+    SHARED double parts[1024];
+    double sum = 0;
+    for (u32 i = threadIdx.x; i < count; i += 1024) sum += (double)sums[i];
+    parts[threadIdx.x] = sum;
+    for (u32 half = 512; half > 0; half /= 2) {
+        meet();
+        if (threadIdx.x < half) parts[threadIdx.x] += parts[threadIdx.x + half];
+    }
+    meet();
+    if (threadIdx.x == 0) *total = parts[0];
+}
+EXPORT(squares_total)
+
+KERNEL(STEP_THREADS) narrow_all(const float* x, bf16* y, u64 count) {
+    u64 at = (u64)blockIdx.x * STEP_THREADS + threadIdx.x;
+    if (at < count) y[at] = narrow<bf16>(x[at]);
+}
+EXPORT(narrow_all)
