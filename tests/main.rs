@@ -1,6 +1,7 @@
 //! The program, as its users meet it: one file a subject.
 
 mod common;
+mod devices;
 mod foreign;
 mod invalid;
 mod killing;

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use taper_engine::devices::{any_is_missing, missing};
 use taper_engine::{
-    DeviceChoice, Events, Forecast, Origin, Plan, PlanReport, Report, RunOptions, Surroundings,
-    check_file, forecast,
+    DeviceChoice, Devices, Events, Forecast, Origin, Plan, PlanReport, Report, RunOptions,
+    Surroundings, check_file, forecast,
 };
 
 use crate::args::PipelineArgs;
@@ -44,6 +45,9 @@ impl Prepared {
         let Some(plan) = checked.plan else {
             return Err(Failure::invalid(checked.report));
         };
+        if plan.stages.iter().any(|stage| stage.kind.computes()) {
+            surroundings.devices = devices();
+        }
         let text = checked.report.sources.first();
         let origin = Origin {
             file: args.file.clone(),
@@ -63,6 +67,24 @@ impl Prepared {
         self.surroundings.offline |= offline;
         self.surroundings.device = device;
         self.surroundings.stop = stop;
+    }
+
+    /// Sees that every device is there that a stage has to run on; what is cached needs none.
+    ///
+    /// # Errors
+    /// Where one is not, and those of [`Prepared::forecast`].
+    pub fn check_devices(&self, options: &RunOptions) -> Result<(), Failure> {
+        let (wished, devices) = (self.surroundings.device, &self.surroundings.devices);
+        if !any_is_missing(&self.plan, wished, devices) {
+            return Ok(());
+        }
+        let forecast = self.forecast(options)?;
+        let problems = missing(&self.plan, &forecast, wished, devices);
+        if problems.is_empty() {
+            return Ok(());
+        }
+        let sources = self.report.sources.clone();
+        Err(Failure::invalid(Report::new(sources, problems)))
     }
 
     /// What a run would do.
@@ -90,6 +112,14 @@ impl Prepared {
             .collect();
         names.dedup();
         names
+    }
+}
+
+/// The devices of this machine.
+fn devices() -> Devices {
+    Devices {
+        cuda: taper_nn::device::cuda_count().map_err(|fault| fault.to_string()),
+        metal: Err("this program has no Metal in it".to_owned()),
     }
 }
 

@@ -1,6 +1,5 @@
 //! With the feature `cuda`, makes a fat binary of the kernels in `cuda/` by nvcc; with `simulation`, compiles them for the
 //! CPU. Without either there is nothing to do.
-#![expect(clippy::print_stdout, reason = "cargo reads what is printed")]
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 use taper_engine::{Device, Reporter, StageError};
+use taper_nn::device::{Card, DeviceModel};
 use taper_nn::loss::Loss;
 use taper_nn::parallel::within;
 use taper_nn::{Batch, Network};
@@ -10,12 +11,13 @@ use crate::artifact::Model;
 use crate::artifact::config::{Limits, LossName, ModelConfig, NetworkConfig};
 use crate::artifact::model::{TRAINING_FILE, load_weights};
 use crate::artifact::tokens::{TokenSettings, TokenSplit};
+use crate::device::{self, Work};
 use crate::foreign;
 use crate::metrics::Outcome;
 use crate::training::batches::{Width, in_order};
 use crate::training::evaluation::predictions;
 use crate::training::network::{architecture, check_fit};
-use crate::training::params::BatchPadding;
+use crate::training::params::{BatchPadding, Precision};
 
 /// A trained classifier, ready to be asked.
 pub trait Classifier: Send {
@@ -56,19 +58,17 @@ pub trait Classifier: Send {
 /// Where its files are missing, damaged or do not belong together, where it has no head, and where the
 /// device cannot compute it.
 pub fn open(model: &Model, device: Device) -> Result<Box<dyn Classifier>, StageError> {
-    if device != Device::Cpu {
-        return Err(StageError::invalid(format!(
-            "models are not computed on {} here",
-            device.class()
-        ))
-        .help("set `device: cpu`")
-        .at("device"));
-    }
+    let card = device::open(device, Precision::F32)?;
     match sort(model)? {
         Sort::Ours(config) => {
             check_classes(&config.classes)?;
-            open_ours(model, *config)
+            open_ours(model, *config, card)
         }
+        Sort::Foreign(_) if card.is_some() => Err(StageError::invalid(
+            "a model of this family is computed on the CPU only",
+        )
+        .help("set `device: cpu`, or `auto`, which takes it")
+        .at("device")),
         Sort::Foreign(config) => {
             check_classes(config.classes())?;
             config.open(model)
@@ -142,12 +142,31 @@ pub(crate) fn check_whole(absent: &[String]) -> Result<(), StageError> {
 }
 
 /// Opens one of our own networks.
-fn open_ours(model: &Model, config: ModelConfig) -> Result<Box<dyn Classifier>, StageError> {
+fn open_ours(
+    model: &Model,
+    config: ModelConfig,
+    card: Option<Card>,
+) -> Result<Box<dyn Classifier>, StageError> {
     let outputs = config.loss.outputs(config.classes.len());
-    let network: Box<dyn Network<f32>> = architecture(&config.network, outputs).build();
+    let architecture = architecture(&config.network, outputs);
+    let network: Box<dyn Network<f32>> = architecture.build();
     let loaded = load_weights(network.parameters(), &model.weights()?, 0)?;
     let absent: Vec<_> = loaded.missing.into_iter().chain(loaded.remade).collect();
     check_whole(&absent)?;
+    let weights = match card {
+        None => Weights::Host(network, loaded.values),
+        Some(card) => {
+            let parameters = network.parameters();
+            let size = parameters.tensors().iter().map(|tensor| tensor.len()).sum();
+            let model = DeviceModel::new(card, &architecture, parameters, &loaded.values);
+            let work = Work {
+                model: config.network.model_type(),
+                weights: size,
+                batch: None,
+            };
+            Weights::Device(Box::new(model.map_err(|fault| work.failed(fault))?), size)
+        }
+    };
     Ok(Box::new(NetworkClassifier {
         padding: padding(model)?,
         loss: match config.loss {
@@ -155,8 +174,8 @@ fn open_ours(model: &Model, config: ModelConfig) -> Result<Box<dyn Classifier>, 
             LossName::BceWithLogits => Loss::BceWithLogits,
         },
         config,
-        network,
-        weights: loaded.values,
+        outputs,
+        weights,
     }))
 }
 
@@ -174,11 +193,17 @@ fn padding(model: &Model) -> Result<BatchPadding, StageError> {
     }
 }
 
+/// Where a network is computed, and its weights: how many they are, on a device.
+enum Weights {
+    Host(Box<dyn Network<f32>>, Vec<f32>),
+    Device(Box<DeviceModel>, usize),
+}
+
 /// One of our own networks.
 struct NetworkClassifier {
     config: ModelConfig,
-    network: Box<dyn Network<f32>>,
-    weights: Vec<f32>,
+    outputs: usize,
+    weights: Weights,
     loss: Loss,
     padding: BatchPadding,
 }
@@ -189,7 +214,7 @@ impl Classifier for NetworkClassifier {
     }
 
     fn outputs(&self) -> usize {
-        self.network.outputs()
+        self.outputs
     }
 
     fn loss(&self) -> &Loss {
@@ -213,8 +238,17 @@ impl Classifier for NetworkClassifier {
     }
 
     fn logits(&mut self, batch: &Batch) -> Result<Vec<f32>, StageError> {
-        let (network, weights) = (&mut self.network, &self.weights);
-        Ok(within(|| network.forward(weights, batch, None)))
+        match &mut self.weights {
+            Weights::Host(network, weights) => Ok(within(|| network.forward(weights, batch, None))),
+            Weights::Device(model, size) => {
+                let work = Work {
+                    model: self.config.network.model_type(),
+                    weights: *size,
+                    batch: Some(batch),
+                };
+                model.logits(batch).map_err(|fault| work.failed(fault))
+            }
+        }
     }
 }
 

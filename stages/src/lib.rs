@@ -4,6 +4,7 @@ pub mod artifact;
 pub mod classifier;
 pub mod command;
 pub mod data;
+pub mod device;
 pub mod download;
 pub mod evaluate;
 pub mod figure;

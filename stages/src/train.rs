@@ -5,11 +5,12 @@ use serde::Serialize;
 use serde_json::Value;
 use taper_cache::{ArtifactType, Digest};
 use taper_engine::{Context, Device, Kind, Makes, Stage, StageError};
+use taper_nn::device::DeviceLearner;
 use taper_nn::loss::Loss;
 use taper_nn::optimizer::{Adam, Optimizer, Rule, Sgd};
 use taper_nn::parallel::within;
 use taper_nn::schedule::{Course, Schedule};
-use taper_nn::{Initial, Learner, Network, Parameters};
+use taper_nn::{Initial, Learner, Learning, Network, OnHost, Parameters};
 
 use crate::artifact::config::{CONFIG_FILE, ModelConfig};
 use crate::artifact::model::{
@@ -17,6 +18,7 @@ use crate::artifact::model::{
 };
 use crate::artifact::tokens::{SETTINGS_FILE, TOKENIZER_FILE, TokenSplit};
 use crate::artifact::{Model, Tokens};
+use crate::device::{self, Work};
 use crate::metrics::Metric;
 use crate::training::batches::Width;
 use crate::training::check::{check, monitored};
@@ -65,18 +67,18 @@ impl Kind for Train {
         check(params)
     }
 
+    fn check_on(&self, params: &Params, device: Device) -> Vec<StageError> {
+        device::check(device, params.precision)
+            .err()
+            .into_iter()
+            .collect()
+    }
+
     fn run(&self, stage: &Stage<Self>, context: &Context) -> Result<(), StageError> {
-        if context.device != Device::Cpu {
-            return Err(StageError::invalid(format!(
-                "training on {} is not possible",
-                context.device.class()
-            ))
-            .help("set `device: cpu`")
-            .at("device"));
-        }
         let Stage {
             params, settings, ..
         } = stage;
+        let card = device::open(context.device, params.precision)?;
         let tokens: Tokens = context.open(&params.data)?;
         let split = labelled(&tokens, &params.train, "train")?;
         let validation = params
@@ -107,7 +109,8 @@ impl Kind for Train {
         }
         let loss = loss(&params.loss, split, &classes)?;
         let outputs = loss.outputs(classes.len());
-        let mut built: Box<dyn Network<f32>> = architecture(&network, outputs).build();
+        let architecture = architecture(&network, outputs);
+        let mut built: Box<dyn Network<f32>> = architecture.build();
         freeze(built.parameters_mut(), &params.freeze)?;
         if let Some(NetworkParams::Bert(bert)) = &params.model {
             begin_head(built.parameters_mut(), bert.head_initial);
@@ -129,9 +132,21 @@ impl Kind for Train {
             folder: &context.record,
             tensorboard: settings.tensorboard,
         };
+        let work = Work::on(network.model_type(), &parameters);
+        let learning: Box<dyn Learning> = match card {
+            None => {
+                let learner = Learner::new(parameters.clone(), weights, optimizer);
+                Box::new(OnHost::new(built, learner))
+            }
+            Some(card) => {
+                let learner =
+                    DeviceLearner::new(card, &architecture, &parameters, weights, optimizer);
+                Box::new(learner.map_err(|fault| work.failed(fault))?)
+            }
+        };
         let training = Training {
-            network: built,
-            learner: Learner::new(parameters.clone(), weights, optimizer),
+            learning,
+            work,
             loss,
             classes: classes.clone(),
             train: split,

@@ -68,6 +68,7 @@ pub fn run(args: Args, output: Output) -> Result<Exit, Failure> {
         ),
     ];
     facts.extend(machine());
+    facts.push(devices());
     facts.extend(cache());
     facts.extend(hub());
     if args.arithmetic {
@@ -136,6 +137,32 @@ fn machine() -> Vec<Fact> {
         }
     }
     facts
+}
+
+/// The GPUs, or why there are none.
+fn devices() -> Fact {
+    let devices = match taper_nn::device::cuda_devices() {
+        Ok(devices) => devices,
+        // A program that could use a GPU and finds none is no worse than one that could not.
+        Err(fault) => return Fact::new("cuda", format!("none: {fault}")),
+    };
+    let texts = devices.into_iter().map(|device| {
+        let (major, minor) = device.capability;
+        format!(
+            "cuda:{} {}, capability {major}.{minor}, {} of {} free, driver for CUDA {}.{}",
+            device.number,
+            device.name,
+            table::bytes(device.free),
+            table::bytes(device.memory),
+            device.driver.0,
+            device.driver.1
+        )
+    });
+    let texts: Vec<String> = texts.collect();
+    match texts.is_empty() {
+        true => Fact::new("cuda", "none: the driver has no device"),
+        false => Fact::new("cuda", texts.join("; ")),
+    }
 }
 
 /// What of the processor the kernels can use.

@@ -105,6 +105,7 @@ pub fn run(args: Args, output: Output) -> Result<Exit, Failure> {
         reporter.close();
         return dry_run(&prepared, &options, args.json.is_some(), output);
     }
+    prepared.check_devices(&options)?;
     if let Some(threads) = args.threads {
         rayon::ThreadPoolBuilder::new()
             .num_threads(threads.max(1))

@@ -51,6 +51,13 @@ pub trait Kind: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// What is wrong with these parameters on a device: looked at before anything runs. Asked only where the kind
+    /// [`COMPUTES`](Kind::COMPUTES).
+    fn check_on(&self, params: &Self::Params, device: Device) -> Vec<StageError> {
+        let _ = (params, device);
+        Vec::new()
+    }
+
     /// Pins what the parameters mean in the world outside: a branch becomes a commit, an address becomes a
     /// hash. The answer is written to the lock file and enters the key.
     ///

@@ -23,6 +23,7 @@ pub mod check;
 #[cfg(test)]
 mod check_tests;
 pub mod deserialize;
+pub mod devices;
 pub mod diagnostic;
 pub mod error;
 pub mod event;
@@ -55,6 +56,7 @@ pub mod yaml;
 
 pub use canonical::{CanonicalError, Found, FoundAt, Map, Value};
 pub use check::{Checked, Options, check, check_file};
+pub use devices::Devices;
 pub use diagnostic::{Diagnostic, Look, Report, Severity, Source};
 pub use error::EngineError;
 pub use event::{Event, Events, Progress, Unit};

@@ -290,7 +290,10 @@ pub fn settings(
                 Ok(())
             }
             ("seed", ..) => read_seed(value).map(|value| seed = Some(value)),
-            ("device", _, Some(text)) => device(text).map(|device| settings.device = device),
+            ("device", _, Some(text)) => device(text).map(|device| {
+                settings.device = device;
+                settings.device_span = Some(value.origin.unwrap_or(value.span));
+            }),
             ("retries", Some(Meaning::Integer(count @ 0..=1000)), _) => {
                 settings.retries = count as u32;
                 Ok(())

@@ -89,6 +89,8 @@ pub struct PlannedLocal {
 pub struct StageSettings {
     /// Where to compute.
     pub device: DeviceChoice,
+    /// Where that stands in the file; nowhere if it does not.
+    pub device_span: Option<Span>,
     /// How often a failure that may pass is tried again.
     pub retries: u32,
     /// After how long the stage is stopped.

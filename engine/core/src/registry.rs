@@ -12,7 +12,7 @@ use crate::canonical::{
 };
 use crate::deserialize::{ReadError, from_node};
 use crate::diagnostic::Diagnostic;
-use crate::kind::{Context, Inputs, Kind, Makes, Outside, Stage, StageError};
+use crate::kind::{Context, Device, Inputs, Kind, Makes, Outside, Stage, StageError};
 use crate::node::{Entry, Node};
 use crate::pipeline::StageText;
 use crate::schema::{self, Definitions, NamedInput};
@@ -86,6 +86,8 @@ pub trait AnyParams: Send + Sync {
     fn makes(&self) -> Makes;
     /// [`Kind::check`].
     fn check(&self) -> Vec<StageError>;
+    /// [`Kind::check_on`].
+    fn check_on(&self, device: Device) -> Vec<StageError>;
     /// Every input and local path, in the order of the parameters.
     ///
     /// # Errors
@@ -193,6 +195,10 @@ impl<K: Kind> AnyParams for Typed<K> {
 
     fn check(&self) -> Vec<StageError> {
         self.kind.check(&self.params)
+    }
+
+    fn check_on(&self, device: Device) -> Vec<StageError> {
+        self.kind.check_on(&self.params, device)
     }
 
     fn references(&self) -> Result<Vec<FoundAt>, CanonicalError> {

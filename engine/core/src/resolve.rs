@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use taper_cache::{BlobName, Digest, Identity, Key, Manifest, Store};
 
 use crate::canonical::{CanonicalError, Value};
+use crate::devices::Devices;
 use crate::error::EngineError;
 use crate::event::Events;
 use crate::executor::without_panic;
@@ -33,6 +34,8 @@ pub struct Surroundings {
     pub offline: bool,
     /// Where the user wants every stage to compute, whatever the pipeline says.
     pub device: Option<DeviceChoice>,
+    /// The devices that there are.
+    pub devices: Devices,
     /// Set when the user wants the run to end.
     pub stop: Arc<AtomicBool>,
     /// Where events go.
@@ -67,6 +70,7 @@ impl Surroundings {
             lock,
             offline: false,
             device: None,
+            devices: Devices::default(),
             stop: Arc::new(AtomicBool::new(false)),
             events,
             locals: Mutex::default(),
@@ -100,9 +104,15 @@ impl Surroundings {
         below.to_string_lossy().into_owned()
     }
 
-    /// Where a stage computes. There is no device but the CPU yet that `auto` could mean.
+    /// Where the user wants a stage to compute.
+    pub fn choice_of(&self, stage: &PlannedStage) -> DeviceChoice {
+        self.device.unwrap_or(stage.settings.device)
+    }
+
+    /// Where a stage computes.
     pub fn device_of(&self, stage: &PlannedStage) -> Device {
-        match self.device.unwrap_or(stage.settings.device) {
+        match self.choice_of(stage) {
+            DeviceChoice::Auto if stage.kind.computes() => self.devices.best(),
             DeviceChoice::Auto => Device::Cpu,
             DeviceChoice::This(device) => device,
         }

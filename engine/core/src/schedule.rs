@@ -17,8 +17,8 @@ use taper_cache::{Action, Digest, Key, Lookup};
 use crate::canonical::Value;
 use crate::event::Event;
 use crate::executor::{Executor, Job, arithmetic};
-use crate::kind::{StageError, StageErrorKind};
-use crate::plan::{Plan, PlannedInput, PlannedStage};
+use crate::kind::{Device, StageError, StageErrorKind};
+use crate::plan::{DeviceChoice, Plan, PlannedInput, PlannedStage};
 use crate::resolve::{Resolution, Surroundings};
 use crate::worker::{FromCache, Report, Task, Watch, Worker};
 
@@ -545,6 +545,12 @@ pub(crate) fn key_of(
         )));
     }
     ingredients.arithmetic = arithmetic(&surroundings.store, stage.kind, &ingredients.params)?;
+    let mut device = surroundings.device_of(stage);
+    // What follows the processor is computed on it, where nobody wants it elsewhere.
+    if ingredients.arithmetic.is_some() && surroundings.choice_of(stage) == DeviceChoice::Auto {
+        device = Device::Cpu;
+        ingredients.device = Some(device.class().to_owned());
+    }
     let locals = stage
         .locals
         .iter()
@@ -553,7 +559,7 @@ pub(crate) fn key_of(
     let settings: Value = stage.params.settings()?;
     let job = Job {
         settings,
-        device: surroundings.device_of(stage),
+        device,
         offline: surroundings.offline,
         ingredients,
     };

@@ -5,7 +5,7 @@ use taper_engine::StageError;
 
 use super::params::{
     BatchPadding, BertParams, ClassWeights, EarlyStopping, Keep, LossParams, NetworkParams,
-    OptimizerParams, Params, Precision, ScheduleParams, Warmup,
+    OptimizerParams, Params, ScheduleParams, Warmup,
 };
 use crate::metrics::Metric;
 
@@ -78,13 +78,6 @@ impl Findings {
             "clip_norm",
             "above 0",
         );
-        if params.precision == Precision::Bf16 {
-            self.push(
-                StageError::invalid("`precision: bf16` is not there on the CPU")
-                    .help("write `precision: f32`, or leave it out")
-                    .at("precision"),
-            );
-        }
         if params.epochs.is_some() && params.max_steps.is_some() {
             self.push(
                 StageError::invalid("`epochs` and `max_steps` both say how long to train")

@@ -1,11 +1,12 @@
 //! One pass over a split without dropout: what a network says of every row, and how far off it is.
 
 use taper_engine::{Progress, Reporter, StageError};
-use taper_nn::Network;
+use taper_nn::Learning;
 use taper_nn::loss::{Loss, LossSum};
 
 use super::batches::{Width, in_order};
 use crate::artifact::tokens::TokenSplit;
+use crate::device::Work;
 use crate::metrics::Outcome;
 
 /// How an evaluation reads a split.
@@ -31,19 +32,19 @@ pub struct Evaluation {
     pub loss: f64,
 }
 
-/// Evaluates `network` on `split`, all of whose rows have a class.
+/// Evaluates a network on `split`, all of whose rows have a class.
 ///
 /// # Errors
-/// Where the user wants to stop.
+/// Where the user wants to stop, and those of the network's device.
 pub fn evaluate(
-    network: &mut dyn Network<f32>,
-    weights: &[f32],
+    learning: &mut dyn Learning,
+    work: Work<'_>,
     split: &TokenSplit,
     reading: Reading<'_>,
     progress: &Progress,
     reporter: &Reporter,
 ) -> Result<Evaluation, StageError> {
-    let outputs = network.outputs();
+    let outputs = learning.outputs();
     let mut outcome = Outcome {
         classes: reading.classes.to_vec(),
         ..Outcome::default()
@@ -51,7 +52,9 @@ pub fn evaluate(
     let mut total = LossSum::default();
     for batch in in_order(split, reading.batch_size, reading.width) {
         reporter.check()?;
-        let logits = network.forward(weights, &batch, None);
+        let logits = learning
+            .logits(&batch)
+            .map_err(|fault| work.with(&batch).failed(fault))?;
         for (row, label) in logits.chunks_exact(outputs).zip(&batch.labels) {
             let loss = reading.loss.value(row, std::slice::from_ref(label));
             outcome.losses.push(loss.mean());

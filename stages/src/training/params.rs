@@ -692,8 +692,22 @@ pub enum Precision {
     /// 32-bit floating point.
     #[default]
     F32,
-    /// 16-bit floating point with the range of 32 bits: not on the CPU.
+    /// The same, but products round their operands to 10 bits: on GPUs only.
+    Tf32,
+    /// Products and what lies between them in 16-bit floating point with the range of 32 bits, weights and sums in
+    /// 32 bits: on GPUs only.
     Bf16,
+}
+
+impl Precision {
+    /// As it is written.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Tf32 => "tf32",
+            Self::Bf16 => "bf16",
+        }
+    }
 }
 
 fn default_train() -> String {

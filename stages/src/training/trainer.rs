@@ -10,7 +10,7 @@ use taper_engine::{Reporter, StageError, Unit};
 use taper_nn::loss::Loss;
 use taper_nn::optimizer::clip_scale;
 use taper_nn::schedule::Schedule;
-use taper_nn::{Dropout, Learner, Network};
+use taper_nn::{Dropout, Learning};
 
 use super::batches::{StepBatches, Steps, Width, ahead};
 use super::checkpoint::{Checkpoints, Means, Parts, Pending, Position, Snapshot};
@@ -21,6 +21,7 @@ use super::params::{Every, Keep};
 use super::recorder::Recorder;
 use super::watch::Mode;
 use crate::artifact::tokens::TokenSplit;
+use crate::device::Work;
 use crate::metrics::Metric;
 
 /// What to do when.
@@ -78,10 +79,10 @@ pub struct Stopping {
 
 /// What is trained, and on what.
 pub struct Training<'a> {
-    /// The network.
-    pub network: Box<dyn Network<f32>>,
-    /// Its weights and the optimizer, before the first step.
-    pub learner: Learner<f32>,
+    /// The network with its weights and the optimizer, before the first step.
+    pub learning: Box<dyn Learning>,
+    /// What it is, for errors.
+    pub work: Work<'a>,
     /// What is made small.
     pub loss: Loss,
     /// The names of the classes.
@@ -152,7 +153,7 @@ pub fn train(
         }
         Ok(())
     })?;
-    Ok(run.finish())
+    run.finish()
 }
 
 /// Where and what to record.
@@ -191,7 +192,10 @@ impl<'a> Run<'a> {
             optimizer,
             best: kept,
         }) = checkpoints.newest(reporter)?
-            && training.learner.restore(weights, optimizer)
+            && training
+                .learning
+                .restore(weights, optimizer)
+                .map_err(|fault| training.work.failed(fault))?
         {
             reporter.note(format!(
                 "going on from the checkpoint of step {} of {}",
@@ -216,12 +220,13 @@ impl<'a> Run<'a> {
     /// One optimizer step.
     fn step(&mut self, step: &StepBatches) -> Result<(), StageError> {
         let Training {
-            network,
-            learner,
+            learning,
+            work,
             loss,
             plan,
             ..
         } = &mut self.training;
+        let work = *work;
         let dropout = Dropout {
             seed: plan.ordering.seed,
             epoch: step.epoch,
@@ -236,29 +241,33 @@ impl<'a> Run<'a> {
         let mut norm = None;
         let (mut step_loss, mut right, mut rows, mut tokens) = (0.0, 0, 0, 0);
         for batch in &step.batches {
-            let network = network.as_mut();
+            let failed = |fault| work.with(batch).failed(fault);
             let (sum, logits) = if at_once {
                 let with = (&dropout, &*loss);
-                let (sum, logits, measured) =
-                    learner.step_at_once(network, batch, with, learning_rate, measures);
+                let (sum, logits, measured) = learning
+                    .step_at_once(batch, with, learning_rate, measures)
+                    .map_err(failed)?;
                 norm = measured;
                 (sum, logits)
             } else {
-                learner.add_batch(network, batch, &dropout, loss, share)
+                learning
+                    .add_batch(batch, &dropout, loss, share)
+                    .map_err(failed)?
             };
             if !sum.mean().is_finite() {
                 return Err(self.not_finite("loss", sum.mean()));
             }
             step_loss += sum.mean() * share;
-            right += predictions(&logits, network.outputs())
+            right += predictions(&logits, learning.outputs())
                 .zip(&batch.labels)
                 .filter(|(prediction, label)| prediction == *label)
                 .count() as u64;
             rows += batch.len() as u64;
             tokens += batch.tokens() as u64;
         }
-        if !at_once {
-            norm = measures.then(|| learner.gradient_norm());
+        let failed = |fault| work.failed(fault);
+        if !at_once && measures {
+            norm = Some(learning.gradient_norm().map_err(failed)?);
         }
         if let Some(norm) = norm.filter(|norm| !norm.is_finite()) {
             return Err(self.not_finite("norm of the gradient", norm));
@@ -268,7 +277,7 @@ impl<'a> Run<'a> {
                 (Some(limit), Some(norm)) => clip_scale(norm, limit),
                 _ => 1.0,
             };
-            learner.step(learning_rate, scale);
+            learning.step(learning_rate, scale).map_err(failed)?;
         }
         self.recorder.count(rows, tokens);
         let position = &mut self.position;
@@ -346,10 +355,9 @@ impl<'a> Run<'a> {
             batch_size: plan.batch_size,
             width: plan.width,
         };
-        let (weights, _) = training.learner.settle();
         let evaluation = evaluate(
-            training.network.as_mut(),
-            weights,
+            training.learning.as_mut(),
+            training.work,
             split,
             reading,
             &progress,
@@ -378,7 +386,8 @@ impl<'a> Run<'a> {
             .best
             .observe(entry.step, value, plan.monitor.mode, 0.0);
         if better && plan.keep == Keep::Best {
-            let (weights, _) = training.learner.settle();
+            let settled = training.learning.settle();
+            let (weights, _) = settled.map_err(|fault| training.work.failed(fault))?;
             self.best = Some(weights.to_vec());
         }
         if let Some(stopping) = &plan.stopping {
@@ -401,7 +410,9 @@ impl<'a> Run<'a> {
     fn checkpoint(&mut self) -> Result<(), StageError> {
         self.check_weights()?;
         let begun = Instant::now();
-        let (weights, optimizer) = self.training.learner.settle();
+        let work = self.training.work;
+        let settled = self.training.learning.settle();
+        let (weights, optimizer) = settled.map_err(|fault| work.failed(fault))?;
         self.checkpoints.write(Parts {
             position: &self.position,
             weights,
@@ -415,7 +426,9 @@ impl<'a> Run<'a> {
     /// What is evaluated or kept is finite: what an infinite gradient has spoilt would go unnoticed in a
     /// tensor that no batch reads.
     fn check_weights(&mut self) -> Result<(), StageError> {
-        let (weights, _) = self.training.learner.settle();
+        let work = self.training.work;
+        let settled = self.training.learning.settle();
+        let (weights, _) = settled.map_err(|fault| work.failed(fault))?;
         match weights.iter().find(|weight| !weight.is_finite()) {
             Some(&weight) => Err(self.not_finite("value of a weight", f64::from(weight))),
             None => Ok(()),
@@ -433,15 +446,19 @@ impl<'a> Run<'a> {
             .at("optimizer")
     }
 
-    fn finish(self) -> Trained {
+    fn finish(mut self) -> Result<Trained, StageError> {
         let weights = match (self.training.plan.keep, self.best) {
             (Keep::Best, Some(best)) => best,
-            _ => self.training.learner.into_weights(),
+            _ => {
+                let settled = self.training.learning.settle();
+                let (weights, _) = settled.map_err(|fault| self.training.work.failed(fault))?;
+                weights.to_vec()
+            }
         };
-        Trained {
+        Ok(Trained {
             weights,
             position: self.position,
-        }
+        })
     }
 }
 

@@ -55,7 +55,7 @@ pub(super) struct SumTask {
 }
 
 impl SumTask {
-    pub fn to_bytes(&self) -> [u8; 32] {
+    pub fn to_bytes(self) -> [u8; 32] {
         let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&self.sums.0.to_le_bytes());
         bytes[8..16].copy_from_slice(&self.target.0.to_le_bytes());

@@ -68,7 +68,7 @@ impl Sums {
         if self.tasks.is_empty() {
             return Ok(());
         }
-        let bytes: Vec<u8> = self.tasks.iter().flat_map(SumTask::to_bytes).collect();
+        let bytes: Vec<u8> = self.tasks.iter().flat_map(|task| task.to_bytes()).collect();
         let table = self.arena.take(bytes.len().div_ceil(4), Element::F32)?;
         card.device.upload(&bytes, table)?;
         card.finish_sums(table, self.tasks.len())?;
