@@ -17,8 +17,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
+use crate::commit::Batch;
 use crate::error::{CacheError, Lookup, NOT_AS_WRITTEN};
-use crate::files::{self, Existing};
+use crate::files;
 use crate::manifest::{ArtifactType, Manifest};
 use crate::{Digest, Key, Store, planted};
 
@@ -153,23 +154,35 @@ impl Store {
     /// Where the file system refuses.
     pub fn put_action(&self, action: &Action) -> Result<(), CacheError> {
         let _keeping = self.keeping()?;
-        self.put_manifests(action)?;
+        let mut batch = Batch::default();
+        self.add_action(action, &mut batch)?;
+        self.commit(batch)
+    }
+
+    /// Keeps an action with a batch, after the blobs that it names.
+    pub(crate) fn add_action(&self, action: &Action, batch: &mut Batch) -> Result<(), CacheError> {
+        self.add_manifests(action, batch)?;
         let mut action = action.clone();
         action.generation = self.generation()?;
         let path = self.layout().action(&action.key);
-        self.write(&path, &action.to_bytes(), 0o666, Existing::Replace)?;
-        Ok(())
+        self.add_bytes(batch, path, &action.to_bytes(), 0o666)
     }
 
-    /// Keeps the manifests of an action: of the whole and of each output.
+    /// Keeps the manifests of an action: the whole, and each of its outputs.
     ///
     /// # Errors
     /// Where the file system refuses.
     pub fn put_manifests(&self, action: &Action) -> Result<(), CacheError> {
-        self.put_manifest(&action.manifest)?;
+        let mut batch = Batch::default();
+        self.add_manifests(action, &mut batch)?;
+        self.commit(batch)
+    }
+
+    fn add_manifests(&self, action: &Action, batch: &mut Batch) -> Result<(), CacheError> {
+        self.add_manifest(&action.manifest, batch)?;
         for (name, artifact_type) in &action.parts {
             if let Some(part) = action.manifest.part(name, *artifact_type) {
-                self.put_manifest(&part)?;
+                self.add_manifest(&part, batch)?;
             }
         }
         Ok(())
@@ -233,8 +246,9 @@ mod tests {
         let sealed = staging.seal(ArtifactType::Files).expect("sealed");
         let parts = BTreeMap::from([("left".to_owned(), ArtifactType::Dataset)]);
         let needs = BTreeSet::from([Digest::of(b"input")]);
-        let action = Action::new("toy", ingredients.to_vec(), sealed.manifest, parts, needs);
-        store.put_action(&action).expect("kept");
+        let manifest = sealed.manifest().clone();
+        let action = Action::new("toy", ingredients.to_vec(), manifest, parts, needs);
+        sealed.keep(&action).expect("kept");
         action
     }
 

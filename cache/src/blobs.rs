@@ -8,6 +8,7 @@ use std::fs::Permissions;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use crate::commit::{Batch, Held};
 use crate::error::{CacheError, Damage, Lookup, is_absent};
 use crate::files::{self, Identity};
 use crate::manifest::Blob;
@@ -15,42 +16,34 @@ use crate::store::is_no_file;
 use crate::{Digest, Store, planted};
 
 impl Store {
-    /// Takes over files that a stage left in its staging folder; afterwards they are gone from there.
+    /// Takes over a file that a stage left in its staging folder, with a batch; it is gone from there when
+    /// the batch is committed.
     ///
     /// # Errors
-    /// Where a file is no plain file, changes while it is read, or the file system refuses.
-    pub fn take<'a>(
-        &self,
-        staged: impl IntoIterator<Item = &'a Path>,
-    ) -> Result<Vec<Blob>, CacheError> {
-        let _keeping = self.keeping()?;
-        let staged = staged.into_iter();
-        staged
-            .map(|path| {
-                let blob = harden(path)?;
-                self.place(path, &blob)?;
-                Ok(blob)
-            })
-            .collect()
+    /// Where it is no plain file, changes while it is read, or the file system refuses.
+    pub(crate) fn take(&self, path: &Path, batch: &mut Batch) -> Result<Blob, CacheError> {
+        let blob = self.harden(path)?;
+        let target = self.layout().blob(&blob.digest);
+        self.add(batch, Held::Staged(path.to_path_buf()), target)?;
+        Ok(blob)
     }
 
-    /// Copies a file of the user's into the cache, sharing its blocks where the file system can.
+    /// Copies a file of the user's into the cache with a batch, sharing its blocks where the file system can.
     ///
     /// # Errors
     /// Where it is no plain file or the file system refuses.
-    pub fn copy_in(&self, path: &Path) -> Result<Blob, CacheError> {
+    pub fn copy_in(&self, path: &Path, batch: &mut Batch) -> Result<Blob, CacheError> {
         let _keeping = self.keeping()?;
         let (mut from, _) = files::open(path).map_err(CacheError::io("read", path))?;
         let mut copy = files::temporary(&self.layout().staging(), 0o666)?;
         files::clone(&mut from, copy.as_file_mut()).map_err(CacheError::io("copy", path))?;
         let copy = copy.into_temp_path();
-        let mut blob = harden(&copy)?;
+        let mut blob = self.harden(&copy)?;
         if planted("original-hashed") {
             blob = Self::digest_of(path)?;
         }
-        self.place(&copy, &blob)?;
-        // It has been moved away: nothing is left to remove.
-        let _ = copy.keep();
+        let target = self.layout().blob(&blob.digest);
+        self.add(batch, Held::Ours(copy), target)?;
         Ok(blob)
     }
 
@@ -77,20 +70,6 @@ impl Store {
             });
         }
         Ok((Blob { digest, size }, Identity::of(&after)))
-    }
-
-    /// Moves a hardened file to its name.
-    fn place(&self, path: &Path, blob: &Blob) -> Result<(), CacheError> {
-        let target = self.layout().blob(&blob.digest);
-        let folder = target.parent().unwrap_or(Path::new("."));
-        self.inner.unsynced.make_folder(folder)?;
-        if target.symlink_metadata().is_ok_and(|there| there.is_dir()) {
-            self.set_aside(&target, "it is a folder");
-        }
-        rustix::fs::rename(path, &target)
-            .map_err(|errno| CacheError::io("write", &target)(errno.into()))?;
-        self.inner.unsynced.note(folder);
-        Ok(())
     }
 
     /// Whether the blob is there and has its size. Reads nothing.
@@ -169,38 +148,38 @@ impl Store {
         }
         Ok(damages)
     }
-}
 
-/// Makes a staged file read-only and durable, and names it.
-fn harden(path: &Path) -> Result<Blob, CacheError> {
-    let refuse = |why: &str| CacheError::NotAnArtifact {
-        path: path.to_path_buf(),
-        why: why.to_owned(),
-    };
-    let (mut file, metadata) = match files::open(path) {
-        Err(error) if is_no_file(&error) => {
-            return Err(refuse("it is a link or a special file"));
-        }
-        other => other.map_err(CacheError::io("read", path))?,
-    };
-    if metadata.nlink() > 1 {
-        return Err(refuse("it has a second name (a hard link)"));
-    }
-    file.set_permissions(Permissions::from_mode(0o444))
-        .map_err(CacheError::io("protect", path))?;
-    let before = file.metadata().map_err(CacheError::io("read", path))?;
-    let (digest, size): (Digest, u64) =
-        files::digest(&mut file, before.len()).map_err(CacheError::io("read", path))?;
-    if !planted("no-blob-sync") {
-        file.sync_all().map_err(CacheError::io("sync", path))?;
-    }
-    let after = file.metadata().map_err(CacheError::io("read", path))?;
-    if Identity::of(&before) != Identity::of(&after) {
-        return Err(CacheError::Changed {
+    /// Makes a file read-only and says what is in it; makes it durable, too, where it does not wait for a round.
+    fn harden(&self, path: &Path) -> Result<Blob, CacheError> {
+        let refuse = |why: &str| CacheError::NotAnArtifact {
             path: path.to_path_buf(),
-        });
+            why: why.to_owned(),
+        };
+        let (mut file, metadata) = match files::open(path) {
+            Err(error) if is_no_file(&error) => {
+                return Err(refuse("it is a link or a special file"));
+            }
+            other => other.map_err(CacheError::io("read", path))?,
+        };
+        if metadata.nlink() > 1 {
+            return Err(refuse("it has a second name (a hard link)"));
+        }
+        file.set_permissions(Permissions::from_mode(0o444))
+            .map_err(CacheError::io("protect", path))?;
+        let before = file.metadata().map_err(CacheError::io("read", path))?;
+        let (digest, size): (Digest, u64) =
+            files::digest(&mut file, before.len()).map_err(CacheError::io("read", path))?;
+        if !self.has_rounds() {
+            file.sync_all().map_err(CacheError::io("sync", path))?;
+        }
+        let after = file.metadata().map_err(CacheError::io("read", path))?;
+        if Identity::of(&before) != Identity::of(&after) {
+            return Err(CacheError::Changed {
+                path: path.to_path_buf(),
+            });
+        }
+        Ok(Blob { digest, size })
     }
-    Ok(Blob { digest, size })
 }
 
 #[cfg(test)]
@@ -212,7 +191,9 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("file");
         fs_err::write(&path, bytes).expect("written");
-        let blob = store.copy_in(&path).expect("kept");
+        let mut batch = Batch::default();
+        let blob = store.copy_in(&path, &mut batch).expect("copied");
+        store.commit(batch).expect("kept");
         assert_eq!(Store::digest_of(&path).expect("read"), blob);
         blob
     }
@@ -291,8 +272,9 @@ mod tests {
         fs_err::write(&file, "x").expect("written");
         let link = folder.path().join("link");
         std::os::unix::fs::symlink(&file, &link).expect("linked");
-        assert!(store.take([link.as_path()]).is_err());
+        let take = |path: &Path| store.take(path, &mut Batch::default());
+        assert!(take(&link).is_err());
         std::fs::hard_link(&file, folder.path().join("second")).expect("linked");
-        assert!(store.take([file.as_path()]).is_err());
+        assert!(take(&file).is_err());
     }
 }

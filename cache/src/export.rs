@@ -381,7 +381,8 @@ mod tests {
         ] {
             fs_err::write(staging.out().join(name), bytes).expect("written");
         }
-        staging.seal(ArtifactType::Plot).expect("sealed").manifest
+        let sealed = staging.seal(ArtifactType::Plot).expect("sealed");
+        sealed.into_manifest().expect("kept")
     }
 
     #[test]

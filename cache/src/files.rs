@@ -18,11 +18,11 @@ use crate::planted;
 /// What tells one state of a file from another without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+    pub(crate) size: u64,
+    pub(crate) modified: (i64, i64),
+    pub(crate) changed: (i64, i64),
 }
 
 impl Identity {
@@ -128,8 +128,6 @@ impl Unsynced {
     pub(crate) fn note(&self, folder: &Path) {
         if let Ok(mut folders) = self.folders.lock()
             && !folders.contains(folder)
-            && !(planted("folder-forgotten")
-                && folder.parent().is_some_and(|it| it.ends_with("blobs")))
         {
             folders.insert(folder.to_path_buf());
         }
@@ -157,6 +155,25 @@ impl Unsynced {
         }
     }
 
+    /// Whether more than one folder is noted.
+    pub(crate) fn has_many(&self) -> bool {
+        self.folders.lock().is_ok_and(|folders| folders.len() > 1)
+    }
+
+    /// Forgets the folders on the file system of `root`, because all of it is about to be synced.
+    pub(crate) fn forget_beside(&self, root: &Path) {
+        let device = |path: &Path| path.metadata().ok().map(|metadata| metadata.dev());
+        let here = device(root);
+        if let (Ok(mut folders), Some(_)) = (self.folders.lock(), here) {
+            folders.retain(|folder| !folder.starts_with(root) && device(folder) != here);
+        }
+    }
+
+    /// Remembers that something could not be synced.
+    pub(crate) fn fail(&self) {
+        self.failed.store(true, Ordering::Relaxed);
+    }
+
     /// Makes all that was noted durable, each folder once.
     pub(crate) fn sync(&self) -> Result<(), CacheError> {
         if self.failed.load(Ordering::Relaxed) {
@@ -175,7 +192,7 @@ impl Unsynced {
                 Err(_) if planted("folder-synced-again") => sync_folder(&folder)?,
                 Err(CacheError::Io { source, .. }) if is_absent(&source) => {}
                 Err(error) => {
-                    self.failed.store(true, Ordering::Relaxed);
+                    self.fail();
                     return Err(error);
                 }
                 Ok(()) => {}
@@ -223,7 +240,7 @@ pub(crate) fn write(
         fs_err::write(target, bytes).map_err(CacheError::io("write", target))?;
         return Ok(true);
     }
-    let file = filled(staging, bytes, mode)?;
+    let file = filled(staging, bytes, mode, Sync::Now)?;
     let placed = match existing {
         Existing::Replace => file.persist(target).map(|_| true),
         Existing::Keep => match file.persist_noclobber(target) {
@@ -238,18 +255,28 @@ pub(crate) fn write(
     Ok(placed)
 }
 
-/// A new file below `staging` with these bytes, synced. Where that fails it is thrown away.
+/// When a file is synced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sync {
+    /// At once.
+    Now,
+    /// With others, before it gets its name.
+    Later,
+}
+
+/// A new file below `staging` with these bytes. Where that fails it is thrown away.
 pub(crate) fn filled(
     staging: &Path,
     bytes: &[u8],
     mode: u32,
+    sync: Sync,
 ) -> Result<tempfile::NamedTempFile, CacheError> {
     let mut file = temporary(staging, mode)?;
     let mut written = file.as_file_mut().write_all(bytes);
     if planted("write-error-dropped") {
         written = Ok(());
     }
-    if !planted("no-file-sync") {
+    if sync == Sync::Now && !planted("no-file-sync") {
         written = written.and_then(|()| file.as_file().sync_all());
     }
     if planted("sync-error-dropped") {

@@ -14,7 +14,7 @@ use crate::error::CacheError;
 use crate::layout::Shelf;
 use crate::locks::Keeping;
 use crate::runs::names;
-use crate::staging::{IN_USE, remove_folder};
+use crate::staging::remove_folder;
 use crate::{Action, Digest, Key, RunId, Store, planted};
 
 /// What must stay, beside pins and runs: what lock files name.
@@ -134,6 +134,7 @@ impl Store {
             for digest in &dead_blobs {
                 remove_file(&self.layout().blob(digest))?;
             }
+            self.forget()?;
         }
         report.leftovers = self.sweep(options)?;
         Ok(report)
@@ -269,7 +270,7 @@ impl Store {
         let mut leftovers = Vec::new();
         for name in names(&layout.staging())? {
             let path = layout.staging().join(name);
-            if !is_in_use(&path.join(IN_USE)) || planted("gc-removes-work") {
+            if !is_in_use(&path) || planted("gc-removes-work") {
                 leftovers.push(path);
             }
         }
@@ -311,7 +312,7 @@ impl Live {
     }
 }
 
-/// Whether a living program holds the lock of this file.
+/// Whether a living program holds the lock of this file or folder.
 fn is_in_use(mark: &Path) -> bool {
     File::open(mark)
         .is_ok_and(|file| matches!(file.try_lock(), Err(std::fs::TryLockError::WouldBlock)))
@@ -342,11 +343,11 @@ mod tests {
         let action = Action::new(
             "toy",
             ingredients.to_vec(),
-            sealed.manifest,
+            sealed.manifest().clone(),
             BTreeMap::new(),
             needs,
         );
-        store.put_action(&action).expect("kept");
+        sealed.keep(&action).expect("kept");
         action
     }
 

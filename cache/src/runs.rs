@@ -70,6 +70,9 @@ pub struct Execution {
     pub processor: String,
     /// How each stage went.
     pub stages: Vec<StageExecution>,
+    /// What stages measured, by stage: a list of runs need not look for it. The artifacts are what counts.
+    #[serde(default)]
+    pub metrics: BTreeMap<String, serde_json::Value>,
 }
 
 /// How a stage went.
@@ -165,6 +168,9 @@ impl Store {
             let path = self.layout().execution(execution.sequence);
             if self.write(&path, &to_lines(&execution), 0o666, Existing::Keep)? {
                 self.sync()?;
+                if let Err(error) = self.update_index(execution.sequence) {
+                    tracing::debug!(%error, "the index is not up to date");
+                }
                 return Ok(execution.sequence);
             }
             execution.sequence += 1;
@@ -389,6 +395,7 @@ pub(crate) mod tests {
             threads: 2,
             processor: "a processor".to_owned(),
             stages: Vec::new(),
+            metrics: BTreeMap::new(),
         }
     }
 

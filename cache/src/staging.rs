@@ -5,16 +5,14 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use crate::commit::Batch;
 use crate::error::CacheError;
 use crate::files;
 use crate::locks::Keeping;
 use crate::manifest::{ArtifactType, Blob, BlobName, Manifest, ManifestError};
-use crate::{Digest, Key, Store};
+use crate::{Action, Digest, Key, Store};
 
-/// The name of the locked file that says that a staging folder is in use.
-pub(crate) const IN_USE: &str = "in-use";
-
-/// A private folder; removed when it is dropped.
+/// A private folder, locked as long as it is in use; removed when it is dropped.
 #[derive(Debug)]
 pub struct Staging {
     store: Store,
@@ -22,12 +20,41 @@ pub struct Staging {
     _in_use: File,
 }
 
-/// An artifact whose files are in the cache; while it is held, `gc` does not take them away again.
+/// An artifact whose files are hashed and read-only, and have no names in the cache yet. Until it has been kept
+/// `gc` removes nothing.
 #[derive(Debug)]
 pub struct Sealed {
-    /// The artifact.
-    pub manifest: Manifest,
+    manifest: Manifest,
+    batch: Batch,
+    staging: Staging,
     _keeping: Keeping,
+}
+
+impl Sealed {
+    /// The artifact.
+    pub const fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Keeps the artifact and the action that says what made it: the action gets its name last. Returns when
+    /// the bytes of all of them are on the disk; their names are with [`Store::sync`].
+    ///
+    /// # Errors
+    /// Where the file system refuses.
+    pub fn keep(mut self, action: &Action) -> Result<(), CacheError> {
+        let store = &self.staging.store;
+        store.add_action(action, &mut self.batch)?;
+        store.commit(self.batch)
+    }
+
+    /// Keeps the files of the artifact, as nobody's.
+    ///
+    /// # Errors
+    /// Where the file system refuses.
+    pub fn into_manifest(self) -> Result<Manifest, CacheError> {
+        self.staging.store.commit(self.batch)?;
+        Ok(self.manifest)
+    }
 }
 
 impl Store {
@@ -42,17 +69,14 @@ impl Store {
             .prefix("work-")
             .tempdir_in(&staging)
             .map_err(CacheError::io("make a folder in", &staging))?;
-        let mark = folder.path().join(IN_USE);
-        let in_use = File::create(&mark).map_err(CacheError::io("make", &mark))?;
+        let in_use = File::open(folder.path()).map_err(CacheError::io("open", folder.path()))?;
         // Without locks on this file system `gc` may remove the folder; the stage then fails and is run again.
         let _ = in_use.try_lock();
-        let staging = Staging {
+        Ok(Staging {
             store: self.clone(),
             folder,
             _in_use: in_use,
-        };
-        files::make_passing_folder(&staging.out())?;
-        Ok(staging)
+        })
     }
 
     /// The folder for unfinished work of `key`, which outlives a kill; made where it is missing.
@@ -74,8 +98,8 @@ impl Store {
         remove_folder(&self.layout().scratch(key))
     }
 
-    /// The empty folder for what an execution of `key` tells beside its artifact; what an earlier one told
-    /// is removed.
+    /// The folder for what an execution of `key` tells beside its artifact: made by whoever has something to
+    /// tell. What an earlier one told is removed.
     ///
     /// # Errors
     /// Where the cache cannot be written to.
@@ -83,7 +107,6 @@ impl Store {
         drop(self.keeping()?);
         let folder = self.layout().record(key);
         remove_folder(&folder)?;
-        files::make_passing_folder(&folder)?;
         Ok(folder)
     }
 }
@@ -91,10 +114,10 @@ impl Store {
 impl Staging {
     /// The folder for the artifact's files; empty at first.
     pub fn out(&self) -> PathBuf {
-        self.folder.path().join("out")
+        self.folder.path().to_path_buf()
     }
 
-    /// Takes the files over into the cache, durably, as an artifact. Empty folders are no part of it.
+    /// Makes an artifact of the files, to be kept. Empty folders are no part of it.
     ///
     /// # Errors
     /// Where a file is a link or a special file, a name cannot stand everywhere or collides with another, a
@@ -111,10 +134,15 @@ impl Staging {
         let unnamed = names.keys().map(|name| (name.clone(), nothing)).collect();
         Manifest::new(artifact_type, unnamed)?;
         let keeping = self.store.keeping()?;
-        let blobs = self.store.take(names.values().map(PathBuf::as_path))?;
-        let manifest = Manifest::new(artifact_type, names.into_keys().zip(blobs).collect())?;
+        let mut batch = Batch::default();
+        let mut blobs = BTreeMap::new();
+        for (name, path) in names {
+            blobs.insert(name, self.store.take(&path, &mut batch)?);
+        }
         Ok(Sealed {
-            manifest,
+            manifest: Manifest::new(artifact_type, blobs)?,
+            batch,
+            staging: self,
             _keeping: keeping,
         })
     }
@@ -185,14 +213,10 @@ mod tests {
         fs_err::write(out.join("a/b.txt"), "b").expect("written");
         fs_err::write(out.join("c.txt"), "c").expect("written");
         let sealed = staging.seal(ArtifactType::Files).expect("sealed");
-        let names: Vec<_> = sealed.manifest.blobs.keys().map(BlobName::as_str).collect();
+        let manifest = sealed.into_manifest().expect("kept");
+        let names: Vec<_> = manifest.blobs.keys().map(BlobName::as_str).collect();
         assert_eq!(names, ["a/b.txt", "c.txt"]);
-        assert!(
-            store
-                .verify_artifact(&sealed.manifest)
-                .expect("read")
-                .is_empty()
-        );
+        assert!(store.verify_artifact(&manifest).expect("read").is_empty());
         assert!(!out.exists());
         assert_eq!(
             std::fs::read_dir(store.layout().staging())

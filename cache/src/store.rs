@@ -2,11 +2,12 @@
 //! read-only copy; the folders are made with the first thing that is kept.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 
+use crate::commit::{Batch, Held, Rounds};
 use crate::error::{CacheError, Damage, Lookup, relative};
-use crate::files::{self, Existing, Identity, Unsynced};
+use crate::files::{self, Existing, Identity, Sync, Unsynced};
 use crate::layout::{CACHEDIR_TAG, FORMAT, Layout};
 use crate::locks::Keeping;
 use crate::{Digest, Manifest, planted};
@@ -22,6 +23,7 @@ pub(crate) struct Inner {
     pub(crate) layout: Layout,
     prepared: OnceLock<()>,
     pub(crate) unsynced: Unsynced,
+    pub(crate) rounds: Rounds,
     pub(crate) generation: OnceLock<u64>,
     /// Blobs that this process has read and found whole, as they were then.
     pub(crate) whole: Mutex<BTreeMap<Digest, Identity>>,
@@ -32,7 +34,7 @@ impl Store {
     ///
     /// # Errors
     /// Where another version of the program made it, or it cannot be read.
-    pub fn open(root: impl Into<std::path::PathBuf>) -> Result<Self, CacheError> {
+    pub fn open(root: impl Into<PathBuf>) -> Result<Self, CacheError> {
         let layout = Layout::new(root);
         let format = layout.root().join("format");
         match files::read_if_there(&format).map_err(CacheError::io("read", &format))? {
@@ -49,6 +51,7 @@ impl Store {
                 layout,
                 prepared: OnceLock::new(),
                 unsynced: Unsynced::default(),
+                rounds: Rounds::default(),
                 generation: OnceLock::new(),
                 whole: Mutex::default(),
             }),
@@ -84,6 +87,8 @@ impl Store {
         for folder in [self.layout().staging(), self.layout().locks()] {
             files::make_passing_folder(&folder)?;
         }
+        // From here on the system is asked what it could not write.
+        self.has_rounds();
         for (name, text) in [
             ("CACHEDIR.TAG", CACHEDIR_TAG),
             (".gitignore", "*\n"),
@@ -131,7 +136,7 @@ impl Store {
             return fs_err::write(path, bytes).map_err(CacheError::io("write", path));
         }
         let place = |staging: &Path| {
-            let file = files::filled(staging, bytes, 0o666)?;
+            let file = files::filled(staging, bytes, 0o666, Sync::Now)?;
             let placed = file.persist(path).map(drop);
             placed.map_err(|failed| CacheError::io("write", path)(failed.error))
         };
@@ -149,7 +154,12 @@ impl Store {
     /// # Errors
     /// Where the file system refuses.
     pub fn sync(&self) -> Result<(), CacheError> {
-        self.inner.unsynced.sync()
+        let unsynced = &self.inner.unsynced;
+        if unsynced.has_many() && self.has_rounds() {
+            // Once it has failed nothing is durable any more: that is said below.
+            let _ = self.round();
+        }
+        unsynced.sync()
     }
 
     /// Moves a damaged file out of the way, so that it counts as missing and is made again. On a cache that
@@ -165,7 +175,7 @@ impl Store {
         }
     }
 
-    fn try_aside(&self, path: &Path) -> Option<std::path::PathBuf> {
+    fn try_aside(&self, path: &Path) -> Option<PathBuf> {
         let folder = self.layout().quarantine();
         self.inner.unsynced.make_folder(&folder).ok()?;
         let name = relative(path, self.layout().root())
@@ -215,15 +225,47 @@ impl Store {
     /// # Errors
     /// Where the file system refuses.
     pub fn put_manifest(&self, manifest: &Manifest) -> Result<Digest, CacheError> {
+        let mut batch = Batch::default();
+        let digest = self.add_manifest(manifest, &mut batch)?;
+        self.commit(batch)?;
+        Ok(digest)
+    }
+
+    /// Keeps a manifest with a batch, after the blobs that it names.
+    ///
+    /// # Errors
+    /// Where the file system refuses.
+    pub fn add_manifest(
+        &self,
+        manifest: &Manifest,
+        batch: &mut Batch,
+    ) -> Result<Digest, CacheError> {
         let bytes = manifest.to_bytes();
         let digest = Digest::of(&bytes);
         let path = self.layout().manifest(&digest);
         if files::read(&path).is_ok_and(|there| there == bytes) {
             return Ok(digest);
         }
-        let _keeping = self.keeping()?;
-        self.write(&path, &bytes, 0o444, Existing::Replace)?;
+        self.add_bytes(batch, path, &bytes, 0o444)?;
         Ok(digest)
+    }
+
+    /// Adds a small file to a batch.
+    pub(crate) fn add_bytes(
+        &self,
+        batch: &mut Batch,
+        target: PathBuf,
+        bytes: &[u8],
+        mode: u32,
+    ) -> Result<(), CacheError> {
+        let _keeping = self.keeping()?;
+        let sync = if self.has_rounds() {
+            Sync::Later
+        } else {
+            Sync::Now
+        };
+        let file = files::filled(&self.layout().staging(), bytes, mode, sync)?;
+        self.add(batch, Held::Ours(file.into_temp_path()), target)
     }
 }
 

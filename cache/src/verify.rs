@@ -76,6 +76,14 @@ impl Store {
         for sequence in self.executions()? {
             verification.look(self.execution(sequence)?);
         }
+        for file in self.verify_index()? {
+            verification.look(file);
+        }
+        for name in names(&self.layout().memories())? {
+            if let Ok(name) = name.parse() {
+                verification.look(self.memory(&name)?);
+            }
+        }
         for name in names(&self.layout().pins())? {
             verification.look(self.pinned(&name)?);
         }
@@ -137,7 +145,7 @@ impl Store {
 
     /// What lies in the cache's folder and in those of runs, and is nothing of ours.
     fn foreign(&self) -> Result<Vec<PathBuf>, CacheError> {
-        const OURS: [&str; 14] = [
+        const OURS: [&str; 16] = [
             "CACHEDIR.TAG",
             ".gitignore",
             "format",
@@ -147,6 +155,8 @@ impl Store {
             "records",
             "runs",
             "executions",
+            "index",
+            "memories",
             "pins",
             "scratch",
             "staging",
@@ -218,11 +228,11 @@ mod tests {
         let action = Action::new(
             "toy",
             b"1".to_vec(),
-            sealed.manifest,
+            sealed.manifest().clone(),
             BTreeMap::new(),
             BTreeSet::new(),
         );
-        store.put_action(&action).expect("kept");
+        sealed.keep(&action).expect("kept");
         let run = record(&[("a", b"1", b"one")]);
         store.record(&run, execution()).expect("recorded");
         (folder, store, action)

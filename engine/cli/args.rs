@@ -78,6 +78,7 @@ commands! {
     Log = log,
     Show = show,
     Diff = diff,
+    Compare = compare,
     Reproduce = reproduce,
     Export = export,
     Cat = cat,

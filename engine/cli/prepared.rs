@@ -1,14 +1,17 @@
 //! A pipeline with its surroundings: what `plan`, `run`, `explain` and `graph` begin with.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use taper_cache::{Digest, Store};
 use taper_engine::devices::{any_is_missing, missing};
+use taper_engine::memory::Question;
 use taper_engine::{
-    DeviceChoice, Devices, Events, Forecast, Origin, Plan, PlanReport, Report, RunOptions,
-    Surroundings, check_file, forecast,
+    DeviceChoice, Devices, Events, Forecast, Lock, Origin, Plan, PlanReport, Project, Report,
+    RunOptions, RunReport, Surroundings, check_file, forecast,
 };
 
 use crate::args::PipelineArgs;
@@ -121,6 +124,63 @@ fn devices() -> Devices {
         cuda: taper_nn::device::cuda_count().map_err(|fault| fault.to_string()),
         metal: Err("this program has no Metal in it".to_owned()),
     }
+}
+
+/// What was remembered of a pipeline: where nothing has changed since, it need not be read.
+pub struct Remembered {
+    /// The project and its cache; the lock is not read.
+    surroundings: Surroundings,
+    /// The name of the memory.
+    pub name: Digest,
+}
+
+impl Remembered {
+    /// Opens what surrounds a pipeline file; nothing where there is no such file.
+    pub fn open(args: &PipelineArgs, question: &Question<'_>) -> Option<Self> {
+        let cache = std::env::var_os("TAPER_CACHE").map(PathBuf::from);
+        let project = Project::find(&args.file, cache).ok()?;
+        let store = Store::open(project.cache).ok()?;
+        let (lock, events) = (Lock::default(), Events::nowhere());
+        let surroundings = Surroundings::new(project.root, store, lock, events);
+        let name = question.name(&surroundings);
+        Some(Self { surroundings, name })
+    }
+
+    /// The run, if nothing has changed since.
+    pub fn run(&self, question: &Question<'_>) -> Option<RunReport> {
+        question.recall(KINDS, &self.surroundings)
+    }
+
+    /// What a run would do, if nothing has changed since.
+    pub fn plan(&self, question: &Question<'_>) -> Option<PlanReport> {
+        question.recall_plan(KINDS, &self.surroundings)
+    }
+}
+
+/// What the command line asks of a pipeline.
+pub fn question<'a>(
+    args: &'a PipelineArgs,
+    stages: &'a [String],
+    device: Option<DeviceChoice>,
+) -> Question<'a> {
+    Question {
+        file: &args.file,
+        set: &args.set,
+        variant: &args.variant,
+        stages,
+        device,
+        variables: own_variables(),
+    }
+}
+
+/// The variables of the environment that begin with the program's name.
+fn own_variables() -> Vec<(OsString, OsString)> {
+    let is_own = |name: &OsString| name.as_encoded_bytes().starts_with(b"TAPER_");
+    let mut own: Vec<_> = std::env::vars_os()
+        .filter(|(name, _)| is_own(name))
+        .collect();
+    own.sort_unstable();
+    own
 }
 
 /// Whether the environment says that the network must not be used.

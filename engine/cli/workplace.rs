@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use taper_cache::{ArtifactType, Digest, Execution, Lookup, Manifest, RunId, RunRecord, Store};
+use taper_cache::{
+    ArtifactType, Digest, Execution, Lookup, Manifest, RunId, RunRecord, Store, Wanted,
+};
 use taper_engine::{Kinds, Lock, Project};
 
 use crate::failure::Failure;
@@ -73,18 +75,28 @@ impl Workplace {
         found(self.store.manifest(digest)?, "artifact", &digest.short())
     }
 
-    /// The executions of this cache, the newest last. Damaged records are left out.
+    /// The run that was done last.
+    ///
+    /// # Errors
+    /// Where nothing has been run yet, or its record is damaged.
+    pub fn last_run(&self) -> Result<RunRecord, Failure> {
+        match self.store.summaries(Wanted::All)?.next() {
+            Some(summary) => self.record(&summary?.run),
+            None => Err(Failure::usage("nothing has been run yet").help("taper run PIPELINE.yaml")),
+        }
+    }
+
+    /// The executions of a run, the newest last. Damaged records are left out.
     ///
     /// # Errors
     /// Where the file system refuses.
-    pub fn executions(&self) -> Result<Vec<Execution>, Failure> {
-        let mut all = Vec::new();
-        for sequence in self.store.executions()? {
-            if let Lookup::Found(execution) = self.store.execution(sequence)? {
-                all.push(execution);
-            }
+    pub fn executions_of(&self, run: &RunId) -> Result<Vec<Execution>, Failure> {
+        let mut found = Vec::new();
+        for summary in self.store.summaries(Wanted::Run(*run))? {
+            found.extend(self.store.execution(summary?.sequence)?.found());
         }
-        Ok(all)
+        found.reverse();
+        Ok(found)
     }
 
     /// The artifact that `PIPELINE.yaml:STAGE`, `RUN:STAGE` or the digest of an artifact means, and what to

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::io::{ErrorKind, Read};
+use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -162,21 +162,17 @@ fn arguments(params: &Params) -> Vec<String> {
     }
 }
 
-/// Makes the folder in which the program runs, in the place of one that an earlier attempt left behind. It
-/// goes with the scratch folder.
+/// Makes the folder in which the program runs, the scratch folder of its key, in the place of one that an
+/// earlier attempt left behind.
 fn lay_out(params: &Params, context: &Context) -> Result<PathBuf, StageError> {
-    let folder = context.scratch.join("work");
-    match fs_err::create_dir(&folder) {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            if taper_cache::planted("work-reused") {
-                return Ok(folder);
-            }
-            process::end_leftovers(&folder)?;
-            fs_err::remove_dir_all(&folder)?;
-            fs_err::create_dir(&folder)?;
+    let folder = context.scratch.clone();
+    if fs_err::read_dir(&folder)?.next().is_some() {
+        if taper_cache::planted("work-reused") {
+            return Ok(folder);
         }
-        Err(error) if error.kind() == ErrorKind::NotFound => fs_err::create_dir_all(&folder)?,
-        other => other?,
+        process::end_leftovers(&folder)?;
+        fs_err::remove_dir_all(&folder)?;
+        fs_err::create_dir(&folder)?;
     }
     fs_err::create_dir(folder.join("out"))?;
     for output in params.outputs.keys() {

@@ -3,7 +3,8 @@
 //! Nothing is taken for granted that a sync has not promised. What was written to a file and not synced is lost,
 //! whole or in part, or stays as blocks of zeros; a name that was made, moved or removed in a folder that was not
 //! synced since may be as before or as after, each name for itself, but the changes of one name in their
-//! order. Syncing a file says nothing of its name, and syncing a folder nothing of what its files hold.
+//! order. Syncing a file says nothing of its name, and syncing a folder nothing of what its files hold; syncing the
+//! whole file system (`syncfs`) says all of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -33,6 +34,8 @@ pub enum Event {
     SyncFile(Id),
     /// The names in a folder are.
     SyncFolder(Id),
+    /// All that was written and named so far is.
+    SyncAll,
 }
 
 /// What a name means.
@@ -79,6 +82,15 @@ pub enum Loss {
     Chance,
 }
 
+/// What is left after a loss.
+#[derive(Debug, Default)]
+pub struct Left {
+    /// Files with what is in them, and folders.
+    pub files: BTreeMap<PathBuf, Option<Vec<u8>>>,
+    /// The files that hold something else than was written to them.
+    pub torn: BTreeSet<PathBuf>,
+}
+
 impl Disk {
     /// Does what an event says.
     pub fn apply(&mut self, event: &Event) {
@@ -122,6 +134,7 @@ impl Disk {
                     since.clear();
                 }
             }
+            Event::SyncAll => self.settle(),
         }
     }
 
@@ -144,31 +157,32 @@ impl Disk {
 
     /// The files that are left after a loss, and the folders (which hold nothing here).
     pub fn survivors(&self, loss: Loss, random: &mut Random) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
-        let mut found = BTreeMap::new();
-        self.survive(ROOT, Path::new(""), loss, random, &mut found);
-        found
+        self.left_after(loss, random).files
     }
 
-    fn survive(
-        &self,
-        id: Id,
-        path: &Path,
-        loss: Loss,
-        random: &mut Random,
-        found: &mut BTreeMap<PathBuf, Option<Vec<u8>>>,
-    ) {
+    /// What is left after a loss, and which files of it are not what was written.
+    pub fn left_after(&self, loss: Loss, random: &mut Random) -> Left {
+        let mut left = Left::default();
+        self.survive(ROOT, Path::new(""), loss, random, &mut left);
+        left
+    }
+
+    fn survive(&self, id: Id, path: &Path, loss: Loss, random: &mut Random, left: &mut Left) {
         match self.things.get(id).and_then(Option::as_ref) {
             None => {}
             Some(Thing::File { now, synced }) => {
                 let bytes = content(now, synced, loss, random);
-                found.insert(path.to_path_buf(), Some(bytes));
+                if bytes != **now {
+                    left.torn.insert(path.to_path_buf());
+                }
+                left.files.insert(path.to_path_buf(), Some(bytes));
             }
             Some(Thing::Folder { synced, since, .. }) => {
                 if id != ROOT {
-                    found.insert(path.to_path_buf(), None);
+                    left.files.insert(path.to_path_buf(), None);
                 }
                 for (name, id) in names(synced, since, loss, random) {
-                    self.survive(id, &path.join(name), loss, random, found);
+                    self.survive(id, &path.join(name), loss, random, left);
                 }
             }
         }
@@ -473,6 +487,7 @@ impl Watcher for Scribe {
                     });
                 }
             }
+            "syncfs" => self.tell(Event::SyncAll),
             "write" | "pwrite64" | "writev" | "pwritev" | "pwritev2" | "copy_file_range"
             | "sendfile" | "splice" | "ftruncate" | "fallocate" | "ioctl" => {
                 if let Some((id, file)) = self.open_file(call) {

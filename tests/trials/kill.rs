@@ -16,16 +16,19 @@ pub fn run(setting: &Setting) -> Found {
         let limit = setting.sized(6, 2000, usize::MAX);
         trials.extend(spread(calls, limit).map(|at| (story, at)));
     }
+    let all = trials.clone();
+    let trials = setting.part_of(trials);
     let failures = each(setting, &trials, |(story, at)| once(setting, story, *at));
     found.add(trials.len(), "kills at a system call", failures);
 
     let mut random = Random::new(setting.seed, 0);
     let again: Vec<_> = (0..setting.sized(6, 300, 10_000))
         .map(|_| {
-            let (story, at) = trials[random.below(trials.len())];
+            let (story, at) = all[random.below(all.len())];
             (story, at, random.below(400) + 1)
         })
         .collect();
+    let again = setting.part_of(again);
     let failures = each(setting, &again, |(story, at, second)| {
         twice(setting, story, *at, *second)
     });

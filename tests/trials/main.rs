@@ -5,6 +5,7 @@
 //!     cargo test --test trials -- kill          # one suite, as continuous integration runs it
 //!     cargo test --test trials -- kill --full   # at length
 //!     cargo test --test trials -- power --seed 7
+//!     cargo test --test trials -- errors --full --part 2/40   # what takes long, piece by piece
 
 #![expect(clippy::print_stdout, reason = "what was tried is told")]
 
@@ -47,6 +48,8 @@ pub struct Setting {
     pub size: Size,
     /// Where random choices begin.
     pub seed: u64,
+    /// Which of how many parts of the trials, from 0.
+    pub part: (usize, usize),
     /// The bug that is planted in the program.
     pub planted: Option<String>,
     /// Whether the first failure ends a suite.
@@ -61,6 +64,14 @@ impl Setting {
             Size::Normal => normal,
             Size::Full => full,
         }
+    }
+
+    /// The trials of the part that is wanted.
+    pub fn part_of<T>(&self, trials: Vec<T>) -> Vec<T> {
+        let (part, parts) = self.part;
+        let all = trials.into_iter().enumerate();
+        let wanted = all.filter(|(index, _)| index % parts == part);
+        wanted.map(|(_, trial)| trial).collect()
     }
 
     /// The variables that the program gets.
@@ -110,6 +121,7 @@ fn main() -> ExitCode {
         program: env!("CARGO_BIN_EXE_taper").into(),
         size: Size::Short,
         seed: 1,
+        part: (0, 1),
         planted: None,
         until_first: false,
     };
@@ -121,6 +133,7 @@ fn main() -> ExitCode {
         match word.as_str() {
             "--full" => full = true,
             "--seed" => setting.seed = value().parse().expect("--seed wants a number"),
+            "--part" => setting.part = part(&value()).expect("--part wants I/N, from 1/N to N/N"),
             "--program" => setting.program = value().into(),
             "--plant" => setting.planted = Some(value()),
             "all" => wanted.extend(SUITES),
@@ -144,6 +157,13 @@ fn main() -> ExitCode {
         failed |= !try_suite(name, run, &setting);
     }
     ExitCode::from(u8::from(failed))
+}
+
+/// `2/8` is the second of eight parts.
+fn part(text: &str) -> Option<(usize, usize)> {
+    let (part, parts) = text.split_once('/')?;
+    let (part, parts): (usize, usize) = (part.parse().ok()?, parts.parse().ok()?);
+    (1..=parts).contains(&part).then(|| (part - 1, parts))
 }
 
 /// Runs a suite and says what came of it; whether all was well.

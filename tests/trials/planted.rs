@@ -9,11 +9,11 @@ use crate::{crowd, edit, errors, flip, kill, power};
 /// A bug, and the suite that has to notice it.
 type Bug = (&'static str, fn(&Setting) -> Found);
 
-const BUGS: [Bug; 38] = [
+const BUGS: [Bug; 39] = [
     ("no-file-sync", power::run),
-    ("no-blob-sync", power::run),
+    ("no-round", power::run),
+    ("named-before-round", power::run),
     ("no-folder-sync", power::run),
-    ("folder-forgotten", power::run),
     ("export-unsynced", power::run),
     ("record-before-work", power::run),
     ("run-unsynced", power::run),
@@ -29,6 +29,7 @@ const BUGS: [Bug; 38] = [
     ("run-unrecorded", errors::run),
     ("write-error-dropped", errors::run),
     ("sync-error-dropped", errors::run),
+    ("round-error-dropped", errors::run),
     ("folder-error-dropped", errors::run),
     ("folder-synced-again", errors::run),
     ("record-error-dropped", errors::run),
@@ -76,8 +77,10 @@ pub fn run(setting: &Setting) -> Found {
         Size::Short => &BUGS[..2],
         _ => &BUGS[..],
     };
-    for (bug, suite) in bugs {
+    let bugs = setting.part_of(bugs.iter().collect());
+    for (bug, suite) in &bugs {
         let setting = Setting {
+            part: (0, 1),
             planted: Some((*bug).to_owned()),
             size: Size::Normal,
             until_first: true,

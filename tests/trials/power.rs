@@ -31,6 +31,7 @@ pub fn run(setting: &Setting) -> Found {
         }
     }
     let trials = choose(setting, &histories, setting.sized(60, 5000, 200_000));
+    let trials = setting.part_of(trials);
     let failures = each(setting, &trials, |trial| {
         once(setting, trial).map_err(|error| trial.told(error))
     });
@@ -84,12 +85,18 @@ impl Trial<'_> {
         )
     }
 
-    fn survivors(&self) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
+    /// What is left; nothing in the cache has a name and is not whole.
+    fn survivors(&self) -> Result<BTreeMap<PathBuf, Option<Vec<u8>>>, String> {
         let mut disk = self.history.start.clone();
         for event in &self.history.events[..self.events] {
             disk.apply(event);
         }
-        disk.survivors(self.loss, &mut Random::new(self.seed, 0))
+        let left = disk.left_after(self.loss, &mut Random::new(self.seed, 0));
+        let is_kept_torn = |path: &&PathBuf| path.starts_with(".taper") && is_kept(path);
+        match left.torn.iter().find(is_kept_torn) {
+            Some(path) => Err(format!("{} has its name and is torn", path.display())),
+            None => Ok(left.files),
+        }
     }
 }
 
@@ -140,7 +147,7 @@ fn choose<'h>(setting: &Setting, histories: &'h [History<'h>], count: usize) -> 
 fn once(setting: &Setting, trial: &Trial<'_>) -> Result<(), String> {
     let (history, story) = (trial.history, trial.history.story);
     let place = Place::new();
-    lay_out(&trial.survivors(), place.path());
+    lay_out(&trial.survivors()?, place.path());
     let is_over = trial.events == history.events.len() && history.ended_well;
     if is_over && story.recorded {
         check::is_complete(setting, place.path(), story)?;
@@ -161,8 +168,10 @@ fn without_one_sync(setting: &Setting, histories: &[History<'_>], found: &mut Fo
     let syncs: Vec<usize> = (0..history.events.len())
         .filter(|index| {
             let event = &history.events[*index];
-            matches!(event, Event::SyncFile(_) | Event::SyncFolder(_))
-                && !is_unfinished(history, event)
+            matches!(
+                event,
+                Event::SyncFile(_) | Event::SyncFolder(_) | Event::SyncAll
+            ) && !is_unfinished(history, event)
         })
         .collect();
     let failures = each(setting, &syncs, |sync| {
@@ -196,7 +205,8 @@ fn is_noticed(history: &History<'_>) -> bool {
         }
         disk.apply(event);
         let names = matches!(event, Event::Name(..));
-        if names && is_torn(&disk.survivors(Loss::Contents, &mut random), &disk) {
+        let torn = disk.left_after(Loss::Contents, &mut random).torn;
+        if names && torn.iter().any(|path| is_kept(path)) {
             return true;
         }
     }
@@ -238,21 +248,23 @@ fn is_unfinished(history: &History<'_>, sync: &Event) -> bool {
     })
 }
 
-/// Files that are made or made again as they are needed, or are of no worth.
-fn is_promised(path: &Path) -> bool {
-    let passing = ["staging", "locks", "scratch", "records"];
-    let mut parts = path.iter();
-    let in_cache = parts.next() == Some(".taper".as_ref());
-    !in_cache
-        || !parts
-            .next()
-            .is_some_and(|shelf| passing.iter().any(|name| shelf == *name))
+/// Whether what lies here is more than work in progress: then it is whole, or not there.
+fn is_kept(path: &Path) -> bool {
+    !is_below(path, &["staging", "locks", "scratch", "records"])
 }
 
-fn is_torn(left: &BTreeMap<PathBuf, Option<Vec<u8>>>, disk: &Disk) -> bool {
-    let now = disk.survivors(Loss::None, &mut Random::new(0, 0));
-    left.iter()
-        .any(|(path, bytes)| bytes.is_some() && is_promised(path) && now.get(path) != Some(bytes))
+/// Whether what lies here may not even be missing.
+fn is_promised(path: &Path) -> bool {
+    is_kept(path) && !is_below(path, &["memories", "index"])
+}
+
+fn is_below(path: &Path, shelves: &[&str]) -> bool {
+    let mut parts = path.iter();
+    let in_cache = parts.next() == Some(".taper".as_ref());
+    in_cache
+        && parts
+            .next()
+            .is_some_and(|shelf| shelves.iter().any(|name| shelf == *name))
 }
 
 /// Which sync it is, by the last name of what it is about.

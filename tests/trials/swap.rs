@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use taper_cache::{ArtifactType, CacheError, Store};
+use taper_cache::{ArtifactType, CacheError, Sealed, Store};
 
 use crate::story::Place;
 use crate::{Found, Setting};
@@ -37,7 +37,8 @@ fn race(count: usize) -> Result<(), String> {
                 .map_err(|error| error.to_string())?;
         }
         let sealed = staging.seal(ArtifactType::Files);
-        manifests.push(sealed.map_err(|error| error.to_string())?.manifest);
+        let kept = sealed.and_then(Sealed::into_manifest);
+        manifests.push(kept.map_err(|error| error.to_string())?);
     }
     let (folder, link) = (project.join("results"), project.join("link"));
     std::os::unix::fs::symlink(&outside, &link).map_err(|error| error.to_string())?;

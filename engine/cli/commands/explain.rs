@@ -9,7 +9,7 @@ use crate::args::PipelineArgs;
 use crate::exit_code::Exit;
 use crate::failure::Failure;
 use crate::output::Output;
-use crate::prepared::Prepared;
+use crate::prepared::{Prepared, Remembered, question};
 use crate::table::{Rows, Tone};
 
 /// Say which ingredient of a stage's key changed since the last run, old -> new.
@@ -29,6 +29,21 @@ pub struct Args {
 
 /// Explains.
 pub fn run(args: Args, output: Output) -> Result<Exit, Failure> {
+    // What is up to date as a whole has nothing to be explained in any part.
+    let question = question(&args.pipeline, &[], None);
+    let remembered = Remembered::open(&args.pipeline, &question);
+    if !args.json
+        && let Some(report) = remembered.and_then(|known| known.plan(&question))
+    {
+        let is_named = |stage: &&Forecast| stage.name.split('[').next() == Some(&args.stage);
+        let named: Vec<&Forecast> = report.stages.iter().filter(is_named).collect();
+        for stage in &named {
+            output.data(text(stage, &report.stages, output))?;
+        }
+        if !named.is_empty() {
+            return Ok(Exit::Done);
+        }
+    }
     let prepared = Prepared::open(&args.pipeline, Events::nowhere())?;
     let wanted: BTreeSet<usize> = prepared
         .plan

@@ -1,7 +1,9 @@
 //! `taper log`.
 
-use serde_json::{Map, Value, json};
-use taper_cache::Lookup;
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+use taper_cache::Wanted;
 
 use crate::exit_code::Exit;
 use crate::failure::Failure;
@@ -30,40 +32,27 @@ pub struct Args {
 /// Lists.
 pub fn run(args: Args, output: Output) -> Result<Exit, Failure> {
     let place = Workplace::here()?;
-    let mut executions = place.executions()?;
-    executions.reverse();
-    if let Some(name) = &args.pipeline {
-        executions.retain(|execution| execution.pipeline == *name);
-    }
-    if args.count > 0 {
-        executions.truncate(args.count);
-    }
-    let mut all = Vec::new();
-    for execution in &executions {
-        let mut metrics = Map::new();
-        if let Lookup::Found(run) = place.store.run(&execution.run)? {
-            for stage in &run.stages {
-                if let Some(values) = place.metrics(&stage.artifact) {
-                    metrics.insert(stage.name.clone(), Value::Object(values));
-                }
-            }
-        }
-        all.push((execution, metrics));
-    }
+    let wanted = args.pipeline.map_or(Wanted::All, Wanted::Pipeline);
+    let count = if args.count > 0 {
+        args.count
+    } else {
+        usize::MAX
+    };
+    let all = place.store.summaries(wanted)?.take(count);
+    let all = all.collect::<Result<Vec<_>, _>>()?;
     if args.json {
         let rows: Vec<Value> = all
             .iter()
-            .map(|(execution, metrics)| {
-                let cached = execution.stages.iter().filter(|stage| stage.cached).count();
+            .map(|one| {
                 json!({
-                    "run": execution.run,
-                    "pipeline": execution.pipeline,
-                    "file": execution.file,
-                    "started": execution.started,
-                    "seconds": execution.seconds,
-                    "ran": execution.stages.len() - cached,
-                    "cached": cached,
-                    "metrics": metrics,
+                    "run": one.run,
+                    "pipeline": one.pipeline,
+                    "file": one.file,
+                    "started": one.started,
+                    "seconds": one.seconds,
+                    "ran": one.ran,
+                    "cached": one.cached,
+                    "metrics": one.metrics,
                 })
             })
             .collect();
@@ -85,17 +74,15 @@ pub fn run(args: Args, output: Output) -> Result<Exit, Failure> {
         "metrics",
     ];
     let mut rows = Rows::new(output.out, &columns);
-    for (execution, metrics) in &all {
-        let cached = execution.stages.iter().filter(|stage| stage.cached).count();
-        let ran = execution.stages.len() - cached;
+    for one in &all {
         rows.row([
-            (execution.run.short().as_str(), Tone::Plain),
-            (execution.pipeline.as_str(), Tone::Plain),
-            (time::utc(execution.started).as_str(), Tone::Faint),
-            (table::seconds(execution.seconds).as_str(), Tone::Plain),
-            (ran.to_string().as_str(), Tone::Plain),
-            (cached.to_string().as_str(), Tone::Faint),
-            (first_metrics(metrics).as_str(), Tone::Plain),
+            (one.run.short().as_str(), Tone::Plain),
+            (one.pipeline.as_str(), Tone::Plain),
+            (time::utc(one.started).as_str(), Tone::Faint),
+            (table::seconds(one.seconds).as_str(), Tone::Plain),
+            (one.ran.to_string().as_str(), Tone::Plain),
+            (one.cached.to_string().as_str(), Tone::Faint),
+            (first_metrics(&one.metrics).as_str(), Tone::Plain),
         ]);
     }
     output.data(rows.finish())?;
@@ -103,7 +90,7 @@ pub fn run(args: Args, output: Output) -> Result<Exit, Failure> {
 }
 
 /// The first three numbers of the first metrics.
-fn first_metrics(metrics: &Map<String, Value>) -> String {
+fn first_metrics(metrics: &BTreeMap<String, Value>) -> String {
     let Some(Value::Object(values)) = metrics.values().next() else {
         return String::new();
     };

@@ -2,6 +2,7 @@
 
 pub mod cat;
 pub mod check;
+pub mod compare;
 pub mod completions;
 pub mod diff;
 pub mod doctor;

@@ -6,7 +6,7 @@ use crate::args::PipelineArgs;
 use crate::exit_code::Exit;
 use crate::failure::Failure;
 use crate::output::Output;
-use crate::prepared::{Prepared, reasons};
+use crate::prepared::{Prepared, Remembered, question, reasons};
 use crate::table::{Rows, Tone};
 
 /// Say what a run would do, stage by stage, and why.
@@ -30,6 +30,15 @@ pub struct Args {
 
 /// Says it.
 pub fn run(args: Args, output: Output) -> Result<Exit, Failure> {
+    let question = question(&args.pipeline, &args.stages, None);
+    let remembered = Remembered::open(&args.pipeline, &question);
+    if let Some(report) = remembered.and_then(|known| known.plan(&question)) {
+        match args.json {
+            true => output.json(&report)?,
+            false => output.data(up_to_date(&report))?,
+        }
+        return Ok(Exit::Done);
+    }
     let mut prepared = Prepared::open(&args.pipeline, Events::nowhere())?;
     prepared.surroundings.offline |= args.offline;
     let options = RunOptions {
@@ -71,15 +80,19 @@ pub fn tell_errors(report: &PlanReport, output: Output) -> Result<Exit, Failure>
     Ok(exit)
 }
 
+fn up_to_date(report: &PlanReport) -> String {
+    format!(
+        "up to date: {} stages, nothing to run\n",
+        report.stages.len()
+    )
+}
+
 /// What a run would do, for people.
 pub fn text(prepared: &Prepared, report: &PlanReport, output: Output) -> String {
     let count = |state| report.stages.iter().filter(|s| s.state == state).count();
     let (run, unknown) = (count(PlannedState::Run), count(PlannedState::Unknown));
     if run + unknown == 0 {
-        return format!(
-            "up to date: {} stages, nothing to run\n",
-            report.stages.len()
-        );
+        return up_to_date(report);
     }
     let mut rows = Rows::new(output.out, &["stage", "kind", "", "because"]);
     for stage in &report.stages {

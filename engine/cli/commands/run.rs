@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use serde_json::{Map, Value, json};
 use taper_engine::{
-    DeviceChoice, LocalExecutor, LockUse, OnFailure, RunEnd, RunOptions, RunReport, StageState,
+    DeviceChoice, Event, LocalExecutor, LockUse, OnFailure, RunEnd, RunOptions, RunReport,
+    StageReport, StageState,
 };
 
 use super::plan;
@@ -12,7 +13,7 @@ use crate::args::PipelineArgs;
 use crate::exit_code::Exit;
 use crate::failure::Failure;
 use crate::output::Output;
-use crate::prepared::Prepared;
+use crate::prepared::{Prepared, Remembered, question};
 use crate::report::{Mode, Reporter};
 use crate::table::{self, Rows, Tone};
 use crate::workplace::KINDS;
@@ -94,13 +95,30 @@ pub fn run(args: Args, output: Output) -> Result<Exit, Failure> {
         (_, true) => Mode::Quiet,
         _ => Mode::Talk,
     };
+    let question = question(&args.pipeline, &args.stages, args.device);
+    let remembered = Remembered::open(&args.pipeline, &question);
+    if args.force.is_empty()
+        && !args.dry_run
+        && let Some(mut report) = remembered.as_ref().and_then(|known| known.run(&question))
+    {
+        if mode == Mode::Json {
+            for stage in &report.stages {
+                output.json_line(&finished(stage))?;
+            }
+        }
+        report.seconds = started.elapsed().as_secs_f64();
+        return tell(&args, None, &report, output);
+    }
     let reporter = Reporter::start(mode, output)?;
     let mut prepared = Prepared::open(&args.pipeline, reporter.events())?;
     prepared.wishes(args.offline, args.device, interrupt::flag(output));
     if !prepared.report.diagnostics.is_empty() && mode != Mode::Json {
         output.report(&prepared.report);
     }
-    let options = options(&args);
+    let mut options = options(&args);
+    if prepared.report.diagnostics.is_empty() {
+        options.memory = remembered.map(|known| known.name);
+    }
     if args.dry_run {
         reporter.close();
         return dry_run(&prepared, &options, args.json.is_some(), output);
@@ -118,11 +136,21 @@ pub fn run(args: Args, output: Output) -> Result<Exit, Failure> {
     reporter.close();
     let mut report = result?;
     report.seconds = started.elapsed().as_secs_f64();
+    tell(&args, Some(&prepared), &report, output)
+}
+
+/// Says what a run did, at its end.
+fn tell(
+    args: &Args,
+    prepared: Option<&Prepared>,
+    report: &RunReport,
+    output: Output,
+) -> Result<Exit, Failure> {
     match args.json {
-        Some(Json::End) => output.json(&report)?,
-        Some(Json::Events) => output.json_line(&with_event(&report))?,
+        Some(Json::End) => output.json(report)?,
+        Some(Json::Events) => output.json_line(&with_event(report))?,
         None if args.quiet => {}
-        None => output.data(summary(&prepared, &report, output))?,
+        None => output.data(summary(prepared, report, output))?,
     }
     Ok(match report.end() {
         RunEnd::Done => Exit::Done,
@@ -149,6 +177,7 @@ fn options(args: &Args) -> RunOptions {
             (false, true) => LockUse::ReadOnly,
             (false, false) => LockUse::Update,
         },
+        memory: None,
     }
 }
 
@@ -167,6 +196,18 @@ fn dry_run(
     plan::tell_errors(&report, output)
 }
 
+/// A stage that is remembered to be up to date, as an event.
+fn finished(stage: &StageReport) -> Option<Event> {
+    Some(Event::StageFinished {
+        stage: stage.name.clone(),
+        kind: stage.kind,
+        key: stage.key?,
+        artifact: stage.artifact?,
+        cached: true,
+        seconds: 0.0,
+    })
+}
+
 /// The whole of the run as the last event.
 fn with_event(report: &RunReport) -> Value {
     let mut object = Map::new();
@@ -178,7 +219,7 @@ fn with_event(report: &RunReport) -> Value {
 }
 
 /// What a run did, for people.
-fn summary(prepared: &Prepared, report: &RunReport, output: Output) -> String {
+fn summary(prepared: Option<&Prepared>, report: &RunReport, output: Output) -> String {
     let style = output.out;
     let run = report.run.map(|run| style.strong(run.short()));
     if report.is_cached() && report.exported.is_empty() {
@@ -199,7 +240,8 @@ fn summary(prepared: &Prepared, report: &RunReport, output: Output) -> String {
         text.push('\n');
         text.push_str(&metrics::table(style, &measured));
     }
-    let places = places(prepared, report, output);
+    let places = prepared.map(|prepared| places(prepared, report, output));
+    let places = places.unwrap_or_default();
     if !places.is_empty() {
         text.push('\n');
         text.push_str(&places);

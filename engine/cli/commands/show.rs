@@ -31,19 +31,15 @@ pub struct Args {
 /// Shows.
 pub fn run(args: Args, output: Output) -> Result<Exit, Failure> {
     let place = Workplace::here()?;
-    let executions = place.executions()?;
-    let run = match (&args.run, executions.last()) {
-        (Some(prefix), _) => place.run(prefix)?,
-        (None, Some(execution)) => place.record(&execution.run)?,
-        (None, None) => {
-            return Err(Failure::usage("nothing has been run yet").help("taper run PIPELINE.yaml"));
-        }
+    let run = match &args.run {
+        Some(prefix) => place.run(prefix)?,
+        None => place.last_run()?,
     };
     if args.pipeline {
         output.data(&run.text)?;
         return Ok(Exit::Done);
     }
-    let done: Vec<&Execution> = executions.iter().filter(|e| e.run == run.id).collect();
+    let done = place.executions_of(&run.id)?;
     let params = params(&run);
     let stages = stages(&place, &run, &done);
     if args.json {
@@ -122,7 +118,7 @@ impl Stage {
     }
 }
 
-fn stages(place: &Workplace, run: &RunRecord, done: &[&Execution]) -> Vec<Stage> {
+fn stages(place: &Workplace, run: &RunRecord, done: &[Execution]) -> Vec<Stage> {
     run.stages
         .iter()
         .map(|stage| {
@@ -157,7 +153,7 @@ fn text(
     run: &RunRecord,
     params: &Map<String, Value>,
     stages: &[Stage],
-    done: &[&Execution],
+    done: &[Execution],
     output: Output,
 ) -> String {
     let style = output.out;

@@ -201,15 +201,16 @@ pub fn execute_job(
         action_first(store, job, &staging.out(), whole)?;
     }
     let sealed = staging.seal(whole)?;
-    check_made(&ingredients.kind, &sealed.manifest, &parts)?;
+    check_made(&ingredients.kind, sealed.manifest(), &parts)?;
     let action = Action::new(
         ingredients.kind.clone(),
         ingredients.to_bytes(),
-        sealed.manifest.clone(),
+        sealed.manifest().clone(),
         parts,
         job.needs(),
     );
-    store.put_action(&action)?;
+    reporter.computed();
+    sealed.keep(&action)?;
     store.clear_scratch(&key)?;
     Ok(action)
 }

@@ -493,6 +493,7 @@ pub struct Reporter {
     stage: String,
     events: Events,
     stop: Arc<AtomicBool>,
+    on_computed: Option<Arc<dyn Fn() + Send + Sync>>,
 }
 
 impl Reporter {
@@ -502,6 +503,23 @@ impl Reporter {
             stage: stage.into(),
             events,
             stop,
+            on_computed: None,
+        }
+    }
+
+    /// Has `heard` called when the stage computes no more, and waits for the disk only.
+    #[must_use]
+    pub(crate) fn on_computed(self, heard: impl Fn() + Send + Sync + 'static) -> Self {
+        Self {
+            on_computed: Some(Arc::new(heard)),
+            ..self
+        }
+    }
+
+    /// Says that the stage computes no more.
+    pub(crate) fn computed(&self) {
+        if let Some(heard) = &self.on_computed {
+            heard();
         }
     }
 
@@ -559,7 +577,7 @@ pub struct Context {
     /// A folder of this key's own that outlives a kill: partial downloads, checkpoints. It is removed when
     /// the artifact is in the cache.
     pub scratch: PathBuf,
-    /// A folder of the run's record, outside every digest: logs, times, event files.
+    /// A folder of the run's record, outside every digest: logs, times, event files. Made by who writes there.
     pub record: PathBuf,
     /// The seed of every random choice of this stage.
     pub seed: u64,

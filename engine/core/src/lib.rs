@@ -36,6 +36,7 @@ pub mod kind;
 pub mod local;
 pub mod lock;
 mod matrix;
+pub mod memory;
 pub mod node;
 mod params;
 pub mod pipeline;

@@ -6,9 +6,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use taper_cache::{ArtifactType, BlobName, Identity, Lookup, Manifest, Store, blob_name};
+use taper_cache::{ArtifactType, Batch, BlobName, Lookup, Manifest, Store, blob_name};
 
 use crate::kind::StageError;
+use crate::memory::{Known, Looked, look_at_files};
 use crate::plan::PlannedLocal;
 
 /// The files that a local path means: their names in the artifact, and where they are.
@@ -137,15 +138,12 @@ fn below(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
 ///
 /// # Errors
 /// Where one cannot be read.
-pub fn hash(files: &BTreeMap<BlobName, PathBuf>) -> Result<(Manifest, Vec<Identity>), StageError> {
-    let mut blobs = BTreeMap::new();
-    let mut states = Vec::new();
-    for (name, path) in files {
-        let (blob, state) = Store::look_at(path)?;
-        blobs.insert(name.clone(), blob);
-        states.push(state);
-    }
-    Ok((Manifest::new(ArtifactType::Files, blobs)?, states))
+pub(crate) fn hash(
+    files: &BTreeMap<BlobName, PathBuf>,
+    known: &Known,
+) -> Result<(Manifest, Vec<Looked>), StageError> {
+    let (blobs, looked) = look_at_files(known, files)?;
+    Ok((Manifest::new(ArtifactType::Files, blobs)?, looked))
 }
 
 /// The artifact that files of the project are, kept in the cache.
@@ -154,12 +152,14 @@ pub fn hash(files: &BTreeMap<BlobName, PathBuf>) -> Result<(Manifest, Vec<Identi
 /// Where one cannot be read, or the cache cannot be written to.
 pub fn keep(store: &Store, files: &BTreeMap<BlobName, PathBuf>) -> Result<Manifest, StageError> {
     let _keeping = store.keeping()?;
+    let mut batch = Batch::default();
     let blobs = files
         .iter()
-        .map(|(name, path)| Ok((name.clone(), store.copy_in(path)?)))
+        .map(|(name, path)| Ok((name.clone(), store.copy_in(path, &mut batch)?)))
         .collect::<Result<_, StageError>>()?;
     let manifest = Manifest::new(ArtifactType::Files, blobs)?;
-    store.put_manifest(&manifest)?;
+    store.add_manifest(&manifest, &mut batch)?;
+    store.commit(batch)?;
     Ok(manifest)
 }
 
@@ -234,11 +234,12 @@ mod tests {
         let folder = project();
         let store = Store::open(folder.path().join(".taper")).expect("opened");
         let files = find(folder.path(), &local("data", false)).expect("found");
-        let (hashed, _) = hash(&files).expect("hashed");
+        let hash = |files| hash(files, &Known::new()).expect("hashed").0;
+        let hashed = hash(&files);
         assert!(!is_kept(&store, &hashed).expect("looked"));
         assert_eq!(keep(&store, &files).expect("kept"), hashed);
         assert!(is_kept(&store, &hashed).expect("looked"));
         fs_err::write(folder.path().join("data/a.csv"), "edited").expect("written");
-        assert_ne!(hash(&files).expect("hashed").0, hashed);
+        assert_ne!(hash(&files), hashed);
     }
 }

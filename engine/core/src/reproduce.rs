@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicBool;
 
 use serde::Serialize;
 use taper_cache::{
-    Action, Digest, Lookup, Manifest, RunId, RunRecord, StageRecord, Staging, Store,
+    Action, Batch, Digest, Lookup, Manifest, RunId, RunRecord, StageRecord, Staging, Store,
 };
 
 use crate::canonical::{Map, Value};
@@ -268,13 +268,14 @@ fn bring(store: &Store, place: &Store, digest: &Digest) -> Result<(), StageError
 
 fn copy(from: &Store, to: &Store, manifest: &Manifest) -> Result<(), StageError> {
     let _keeping = to.keeping()?;
+    let mut batch = Batch::default();
     for blob in manifest.blobs.values() {
         if !matches!(to.verify_blob(blob)?, Lookup::Found(_)) {
-            to.copy_in(&from.layout().blob(&blob.digest))?;
+            to.copy_in(&from.layout().blob(&blob.digest), &mut batch)?;
         }
     }
-    to.put_manifest(manifest)?;
-    Ok(())
+    to.add_manifest(manifest, &mut batch)?;
+    Ok(to.commit(batch)?)
 }
 
 /// Remembers which artifacts came out otherwise: the whole, and each output.

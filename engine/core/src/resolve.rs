@@ -6,9 +6,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
-use taper_cache::{BlobName, Digest, Identity, Key, Manifest, Store};
+use taper_cache::memories::is_local;
+use taper_cache::{BlobName, CacheError, Digest, Identity, Key, Manifest, Store};
 
 use crate::canonical::{CanonicalError, Value};
 use crate::devices::Devices;
@@ -19,6 +20,7 @@ use crate::key::Ingredients;
 use crate::kind::{Device, Outside, Reporter, StageError};
 use crate::local;
 use crate::lock::{Lock, LockedStage};
+use crate::memory::{self, Known, Looked};
 use crate::plan::{DeviceChoice, Needed, PlannedInput, PlannedLocal, PlannedStage};
 use crate::project::Project;
 
@@ -41,6 +43,8 @@ pub struct Surroundings {
     /// Where events go.
     pub events: Events,
     locals: Mutex<BTreeMap<(String, bool), Local>>,
+    /// Files as they were when they were hashed, by an earlier run too.
+    known: OnceLock<Known>,
 }
 
 /// Files of the project, as they were when they were hashed.
@@ -50,7 +54,7 @@ pub(crate) struct Local {
     pub(crate) manifest: Manifest,
     pub(crate) digest: Digest,
     /// In the order of the files.
-    states: Vec<Identity>,
+    looked: Vec<Looked>,
 }
 
 /// What was found out about a stage outside.
@@ -74,6 +78,7 @@ impl Surroundings {
             stop: Arc::new(AtomicBool::new(false)),
             events,
             locals: Mutex::default(),
+            known: OnceLock::new(),
         }
     }
 
@@ -126,12 +131,13 @@ impl Surroundings {
             return Ok(known);
         }
         let files = local::find(&self.root, planned)?;
-        let (manifest, states) = local::hash(&files)?;
+        let known = self.known_files();
+        let (manifest, looked) = local::hash(&files, known)?;
         let found = Local {
             files,
             digest: manifest.digest(),
             manifest,
-            states,
+            looked,
         };
         if let Ok(mut locals) = self.locals.lock() {
             locals.insert(name, found.clone());
@@ -153,11 +159,58 @@ impl Surroundings {
             return Vec::new();
         };
         let is_edited = |local: &Local| {
-            let mut files = local.files.values().zip(&local.states);
-            files.any(|(path, state)| Identity::at(path).as_ref() != Some(state))
+            let mut files = local.files.values().zip(&local.looked);
+            files.any(|(path, looked)| Identity::at(path) != Some(looked.state))
         };
         let edited = locals.iter().filter(|(_, local)| is_edited(local));
         edited.map(|((path, _), _)| path.clone()).collect()
+    }
+
+    /// The files of the project that have been looked at: path as written, whether names are the project's, and
+    /// the digest.
+    pub(crate) fn locals_by_path(&self) -> Vec<((String, bool), Digest)> {
+        let Ok(locals) = self.locals.lock() else {
+            return Vec::new();
+        };
+        let digests = locals
+            .iter()
+            .map(|(name, local)| (name.clone(), local.digest));
+        digests.collect()
+    }
+
+    /// Whether the times of files in the project and in the cache are those of this machine's clock.
+    pub(crate) fn is_local(&self) -> bool {
+        is_local(&self.root) && is_local(self.store.layout().root())
+    }
+
+    fn known_files(&self) -> &Known {
+        self.known.get_or_init(|| match is_local(&self.root) {
+            true => memory::known_files(&self.store, &self.root),
+            false => Known::new(),
+        })
+    }
+
+    /// Remembers in which state each file was when it was hashed, where that is news.
+    pub(crate) fn remember_files(&self) -> Result<(), CacheError> {
+        let mut all = self.known_files().clone();
+        if let (true, Ok(locals)) = (self.is_local(), self.locals.lock()) {
+            for local in locals.values() {
+                let Local {
+                    files,
+                    manifest,
+                    looked,
+                    ..
+                } = local;
+                for (path, state, blob) in memory::worth_knowing(files, manifest, looked) {
+                    all.insert(path.clone(), (state, blob));
+                }
+            }
+        }
+        if all == *self.known_files() {
+            return Ok(());
+        }
+        all.retain(|path, _| path.exists());
+        memory::remember_files(&self.store, &self.root, &all)
     }
 
     /// The stage as it is locked, where the same was asked for it.

@@ -18,6 +18,7 @@ use crate::event::Event;
 use crate::executor::Executor;
 use crate::kind::{StageError, StageErrorKind};
 use crate::lock::{Lock, LockedStage};
+use crate::memory::{self, Past};
 use crate::plan::Plan;
 use crate::resolve::Surroundings;
 use crate::schedule::{ATTEMPTS, LockUse, OnFailure, Order, Outcome, Settled, bring_up_to_date};
@@ -46,6 +47,8 @@ pub struct RunOptions {
     pub on_failure: OnFailure,
     /// What to do about the lock.
     pub lock_use: LockUse,
+    /// The name of the memory that the run leaves for the next one; see [`Question`](crate::memory::Question).
+    pub memory: Option<Digest>,
 }
 
 /// How a stage came out of a run.
@@ -231,7 +234,18 @@ pub fn run(
             return Err(error.into());
         }
     }
-    locked?;
+    let lock = &locked?;
+    if let (Some(name), Some(_), true) = (&options.memory, report.run, options.force.is_empty()) {
+        let past = Past {
+            plan,
+            origin,
+            surroundings,
+            outcomes: &outcomes,
+            report: &report,
+            lock,
+        };
+        memory::remember(&past, name);
+    }
     if !planted("edit-untold") {
         for path in surroundings.edited() {
             surroundings.events.send(Event::Warning {
@@ -438,14 +452,14 @@ fn run_id(stages: &[StageReport]) -> Option<RunId> {
     Some(RunId::of_stages(stages))
 }
 
-/// The lock as it is after the run; written where it differs.
+/// The lock file as it is after the run; written where that differs from what it was.
 fn update_lock(
     plan: &Plan,
     origin: &Origin,
     surroundings: &Surroundings,
     outcomes: &BTreeMap<usize, Outcome>,
     lock_use: LockUse,
-) -> Result<(), EngineError> {
+) -> Result<Lock, EngineError> {
     let mut lock = Lock::default();
     for (index, stage) in plan.stages.iter().enumerate() {
         let old = surroundings.lock.stages.get(&stage.name);
@@ -473,22 +487,20 @@ fn update_lock(
             lock.stages.insert(stage.name.clone(), locked);
         }
     }
-    if lock_use == LockUse::ReadOnly {
-        return Ok(());
+    if lock_use == LockUse::ReadOnly || lock == surroundings.lock {
+        return Ok(surroundings.lock.clone());
     }
     let path = Lock::path_of(&origin.file);
     if lock_use == LockUse::Locked {
         return match surroundings.lock.difference(&lock) {
             Some(what) => Err(EngineError::WouldChange { path, what }),
-            None => Ok(()),
+            None => Ok(lock),
         };
-    }
-    if lock == surroundings.lock {
-        return Ok(());
     }
     let file = origin.file.file_name().unwrap_or_default();
     let text = lock.to_text(&file.to_string_lossy());
-    Ok(surroundings.store.write_outside(&path, text.as_bytes())?)
+    surroundings.store.write_outside(&path, text.as_bytes())?;
+    Ok(lock)
 }
 
 fn locked_stage(kind: &str, settled: &Settled) -> LockedStage {
@@ -553,6 +565,7 @@ fn execution(
         threads: std::thread::available_parallelism().map_or(1, usize::from),
         processor: processor(),
         stages: stages.collect(),
+        metrics: report.metrics.clone(),
     }
 }
 

@@ -4,8 +4,12 @@
 //! made, the stage is done at once, without a thread and without a write. Otherwise it goes to a worker, which
 //! takes the key's lock, looks again, verifies what the stage reads, and executes it. Since keys are made of
 //! digests, a stage that makes the same bytes as before stops the change there.
+//!
+//! As many stages compute as there are jobs. What a stage made has then to reach the disk; meanwhile another may
+//! compute, so that many wait for the disk together (`taper_cache::commit`). With one job nothing is done side by
+//! side.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
@@ -103,6 +107,9 @@ pub(crate) const TICK: Duration = Duration::from_millis(20);
 /// How often a stage is begun anew because its files are being edited, or because what it reads is taken away.
 pub(crate) const ATTEMPTS: u32 = 5;
 
+/// How many stages may wait for the disk while others compute.
+const WAITING: usize = 32;
+
 /// Brings the stages up to date; the outcome of each that is wanted.
 pub(crate) fn bring_up_to_date(
     plan: &Plan,
@@ -120,7 +127,9 @@ pub(crate) fn bring_up_to_date(
         outcomes: BTreeMap::new(),
         waiting: BTreeMap::new(),
         ready: BTreeSet::new(),
+        queue: VecDeque::new(),
         active: BTreeMap::new(),
+        computing: BTreeSet::new(),
         again: order.force.clone(),
         resolutions: BTreeMap::new(),
         edits: BTreeMap::new(),
@@ -142,13 +151,18 @@ pub(crate) fn bring_up_to_date(
         tasks: &tasks,
         reports: to_owner.clone(),
     };
+    let most = match order.jobs {
+        0 | 1 => 1,
+        jobs => jobs + WAITING,
+    };
     thread::scope(|scope| {
         let mut workers = 0;
         // Dropped at the end, which ends the workers.
         let to_workers = to_workers;
         loop {
-            for task in state.take_ready() {
-                let wanted = workers < order.jobs.max(1) && workers <= state.active.len();
+            state.take_ready();
+            while let Some(task) = state.next_task() {
+                let wanted = workers < most && workers < state.active.len();
                 if wanted && worker().start(scope).is_ok() {
                     workers += 1;
                 }
@@ -181,7 +195,12 @@ struct State<'a> {
     /// The stages that each one waits for.
     waiting: BTreeMap<usize, BTreeSet<usize>>,
     ready: BTreeSet<usize>,
+    /// To be done as soon as a worker may compute.
+    queue: VecDeque<Task>,
+    /// In the hands of workers.
     active: BTreeMap<usize, Option<Arc<Watch>>>,
+    /// Those of them that do more than wait for the disk.
+    computing: BTreeSet<usize>,
     /// To be run whatever the cache has.
     again: BTreeSet<usize>,
     resolutions: BTreeMap<usize, Resolution>,
@@ -193,9 +212,8 @@ struct State<'a> {
 }
 
 impl State<'_> {
-    /// Settles what the cache has; the tasks of what it has not.
-    fn take_ready(&mut self) -> Vec<Task> {
-        let mut tasks = Vec::new();
+    /// Settles what the cache has; what it has not is to be done.
+    fn take_ready(&mut self) {
         while let Some(index) = self.ready.pop_first() {
             if self.surroundings.stop.load(Ordering::Relaxed) {
                 self.halted.get_or_insert_with(|| "interrupted".to_owned());
@@ -207,26 +225,46 @@ impl State<'_> {
             let stage = &self.plan.stages[index];
             let is_asked = stage.settings.frozen || self.resolutions.contains_key(&index);
             if !is_asked && self.surroundings.asks(stage) {
-                self.active.insert(index, None);
-                tasks.push(Task::Resolve(index));
+                self.queue.push_back(Task::Resolve(index));
                 continue;
             }
             match self.prepare(index) {
                 Ok(Prepared::Settled(settled)) => self.settle(index, *settled),
                 Ok(Prepared::ToDo(keyed)) => {
                     let watch = Arc::new(Watch::default());
-                    self.active.insert(index, Some(watch.clone()));
                     let lookup = if self.again.contains(&index) {
                         FromCache::Forced
                     } else {
                         FromCache::Allowed
                     };
-                    tasks.push(Task::Execute(index, keyed, watch, lookup));
+                    let task = Task::Execute(index, keyed, watch, lookup);
+                    self.queue.push_back(task);
                 }
                 Err((key, error)) => self.fail(index, key, error, 0.0),
             }
         }
-        tasks
+    }
+
+    /// A task for a worker, if one more may compute.
+    fn next_task(&mut self) -> Option<Task> {
+        if self.surroundings.stop.load(Ordering::Relaxed) {
+            self.halted.get_or_insert_with(|| "interrupted".to_owned());
+        }
+        if self.halted.is_some() {
+            // What has not begun is skipped in the end.
+            self.queue.clear();
+        }
+        if self.computing.len() >= self.order.jobs.max(1) {
+            return None;
+        }
+        let task = self.queue.pop_front()?;
+        let (index, watch) = match &task {
+            Task::Resolve(index) => (*index, None),
+            Task::Execute(index, _, watch, _) => (*index, Some(watch.clone())),
+        };
+        self.active.insert(index, watch);
+        self.computing.insert(index);
+        Some(task)
     }
 
     /// Makes the key of a stage and looks it up.
@@ -355,41 +393,41 @@ impl State<'_> {
     }
 
     fn take_report(&mut self, report: Report) {
+        let index = report.index();
+        self.computing.remove(&index);
+        if matches!(report, Report::Computed(_)) {
+            return;
+        }
+        self.active.remove(&index);
         match report {
-            Report::Resolved(index, resolution) => {
-                self.active.remove(&index);
-                match resolution {
-                    Ok(resolution) => {
-                        self.resolutions.insert(index, resolution);
-                        self.ready.insert(index);
-                    }
-                    Err(error) => self.fail(index, None, error, 0.0),
+            Report::Computed(_) => {}
+            Report::Resolved(_, resolution) => match resolution {
+                Ok(resolution) => {
+                    self.resolutions.insert(index, resolution);
+                    self.ready.insert(index);
                 }
-            }
-            Report::Edited(index) => self.key_again(index),
-            Report::Damaged(index, digests) => self.make_again(index, &digests),
+                Err(error) => self.fail(index, None, error, 0.0),
+            },
+            Report::Edited(_) => self.key_again(index),
+            Report::Damaged(_, digests) => self.make_again(index, &digests),
             Report::Done {
-                index,
                 keyed,
                 cached,
                 seconds,
                 result,
-            } => {
-                self.active.remove(&index);
-                match result {
-                    Ok(action) => {
-                        let mut settled = keyed.settled(action, seconds);
-                        settled.cached = cached;
-                        self.settle(index, settled);
-                    }
-                    Err(error) => self.fail(index, Some(keyed.key), error, seconds),
+                ..
+            } => match result {
+                Ok(action) => {
+                    let mut settled = keyed.settled(action, seconds);
+                    settled.cached = cached;
+                    self.settle(index, settled);
                 }
-            }
+                Err(error) => self.fail(index, Some(keyed.key), error, seconds),
+            },
         }
     }
 
     fn key_again(&mut self, index: usize) {
-        self.active.remove(&index);
         let stage = &self.plan.stages[index];
         for planned in &stage.locals {
             self.surroundings.forget_local(planned);
@@ -410,7 +448,6 @@ impl State<'_> {
 
     /// Runs the stages again whose artifacts turned out to be damaged, and then the one that reads them.
     fn make_again(&mut self, index: usize, digests: &BTreeSet<Digest>) {
-        self.active.remove(&index);
         let stage = &self.plan.stages[index];
         let losses = self.losses.entry(index).or_default();
         *losses += 1;

@@ -35,6 +35,8 @@ pub(crate) enum FromCache {
 
 /// What workers tell.
 pub(crate) enum Report {
+    /// All that is left to do is to wait for the disk.
+    Computed(usize),
     Resolved(usize, Result<Resolution, StageError>),
     /// Files of the project changed after they were hashed.
     Edited(usize),
@@ -47,6 +49,19 @@ pub(crate) enum Report {
         seconds: f64,
         result: Result<Action, StageError>,
     },
+}
+
+impl Report {
+    /// The stage that it is about.
+    pub(crate) const fn index(&self) -> usize {
+        match self {
+            Self::Computed(index)
+            | Self::Resolved(index, _)
+            | Self::Edited(index)
+            | Self::Damaged(index, _)
+            | Self::Done { index, .. } => *index,
+        }
+    }
 }
 
 /// What ends a running stage from outside.
@@ -93,6 +108,7 @@ impl<'env> Worker<'env> {
                     executor: self.order.executor,
                     watch: &watch,
                     lookup,
+                    reports: &self.reports,
                 };
                 work.report(index, keyed)
             }
@@ -109,6 +125,7 @@ struct Work<'a> {
     executor: &'a dyn Executor,
     watch: &'a Watch,
     lookup: FromCache,
+    reports: &'a Sender<Report>,
 }
 
 /// What keeps a worker from executing a stage.
@@ -127,7 +144,7 @@ impl<E: Into<StageError>> From<E> for Obstacle {
 impl Work<'_> {
     fn report(&self, index: usize, keyed: Box<Keyed>) -> Report {
         let mut started = Instant::now();
-        let done = self.make(&keyed, &mut started);
+        let done = self.make(index, &keyed, &mut started);
         let (cached, result) = match done {
             Ok((action, cached)) => (cached, Ok(action)),
             Err(Obstacle::Edited) => return Report::Edited(index),
@@ -144,10 +161,20 @@ impl Work<'_> {
     }
 
     /// Takes the key's lock, looks again, and executes; whether the artifact was there by then.
-    fn make(&self, keyed: &Keyed, started: &mut Instant) -> Result<(Action, bool), Obstacle> {
+    fn make(
+        &self,
+        index: usize,
+        keyed: &Keyed,
+        started: &mut Instant,
+    ) -> Result<(Action, bool), Obstacle> {
+        let reports = self.reports.clone();
         let reporter = self
             .surroundings
-            .reporter(self.stage, self.watch.stop.clone());
+            .reporter(self.stage, self.watch.stop.clone())
+            .on_computed(move || {
+                // The end of the run, which nobody listens to any more, is no matter of this stage.
+                let _ = reports.send(Report::Computed(index));
+            });
         let _lock = self.wait_for_lock(&keyed.key)?;
         if self.lookup == FromCache::Allowed
             && let Some(action) = look_up(self.surroundings, self.stage, &keyed.key)?

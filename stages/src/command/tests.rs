@@ -206,3 +206,81 @@ fn children_that_it_leaves_behind_hold_nobody_up() {
         start.elapsed()
     );
 }
+
+/// What `docs/what-a-command-sees.md` says is always the same, as a program sees it.
+#[test]
+fn it_sees_what_the_table_says() {
+    let page = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../docs/what-a-command-sees.md"
+    );
+    let page = fs_err::read_to_string(page).expect("the page");
+    let row = |what: &str| {
+        let row = page
+            .lines()
+            .find(|line| line.starts_with(&format!("| {what} |")));
+        row.unwrap_or_else(|| panic!("no row `{what}`"))
+    };
+    let shop = Workshop::new();
+    let input = shop.files(&[("a.txt", b"hello"), ("run.sh", b"#!/bin/sh\n")]);
+    let line = "umask > out/result/umask; date +%Z > out/result/zone; wc -c > out/result/stdin; \
+                stat -c %a in/words/a.txt in/words/run.sh | tr '\\n' ' ' > out/result/modes; \
+                ls | tr '\\n' ' ' > out/result/folder; \
+                ps -o pgid= -p $$ | tr -d ' ' > out/result/group; echo $$ > out/result/self; env > out/result/variables";
+    let params = shell(
+        line,
+        &format!(r#""inputs": {{"words": "{input}"}}, {FILES}"#),
+    );
+    let made = shop.artifact(&shop.run(Command, &params));
+    let read = |name: &str| fs_err::read_to_string(made.path(name).expect("there")).expect("read");
+    assert_eq!(read("umask"), "0022\n");
+    assert!(row("umask").contains("`0022`"));
+    assert_eq!(read("zone"), "UTC\n");
+    assert!(row("time zone").contains("UTC"));
+    assert_eq!(read("stdin").trim(), "0");
+    assert!(row("standard input").contains("empty"));
+    assert_eq!(read("modes"), "644 755 ");
+    assert!(row("permissions of inputs and files").contains("`0644`, and `0755`"));
+    assert_eq!(read("folder"), "in out ");
+    assert!(row("working folder").contains("`in`, `out`"));
+    assert_eq!(read("group"), read("self"));
+    assert!(row("process group").contains("its own"));
+    // Every variable is in the table, with its value.
+    for variable in read("variables").lines() {
+        let Some((name, value)) = variable.split_once('=') else {
+            continue;
+        };
+        // The shell's own.
+        if ["PWD", "OLDPWD", "SHLVL", "_"].contains(&name) {
+            continue;
+        }
+        let row = row("other variables");
+        assert!(row.contains(&format!("`{name}`")), "{name}");
+        if !["PATH", "HOME", "TMPDIR"].contains(&name) {
+            assert!(row.contains(&format!("`{value}`")), "{variable}");
+        }
+    }
+    assert!(row("locale").contains("`C.UTF-8`"));
+}
+
+#[test]
+fn what_a_killed_attempt_left_running_is_ended_first() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path().canonicalize().expect("there");
+    let start = |home: &Path, works_in: &Path| {
+        let mut command = std::process::Command::new("sleep");
+        command.arg("300").env("HOME", home).current_dir(works_in);
+        command.spawn().expect("started")
+    };
+    let elsewhere = Path::new("/");
+    let mut left = [start(&folder, elsewhere), start(elsewhere, &folder)];
+    let mut other = start(elsewhere, elsewhere);
+    let waiting = std::thread::spawn(move || left.each_mut().map(|child| child.wait()));
+    process::end_leftovers(&folder).expect("ended");
+    for status in waiting.join().expect("no panic") {
+        assert!(!status.expect("ended").success());
+    }
+    assert!(other.try_wait().expect("asked").is_none());
+    other.kill().expect("killed");
+    other.wait().expect("ended");
+}
