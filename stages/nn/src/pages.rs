@@ -26,10 +26,10 @@ pub fn in_large_pages<R: Real>(buffer: &mut [R]) {
         if whole > 0 {
             let place = buffer[skipped..].as_mut_ptr().cast();
             // SAFETY: these pages are this buffer's, and the advice changes nothing that they hold.
-            let answer =
+            let told =
                 unsafe { rustix::mm::madvise(place, whole, rustix::mm::Advice::LinuxHugepage) };
             // A kernel without large pages refuses: then they stay small.
-            let _ = answer;
+            told.ok();
         }
     }
 }
@@ -46,5 +46,34 @@ mod tests {
             assert!(zeros.iter().all(|&zero| zero == 0.0));
             zeros.fill(1.0);
         }
+    }
+
+    /// As the kernel tells of the memory in which a buffer lies, where it has large pages at all.
+    #[test]
+    #[cfg(target_os = "linux")]
+    #[expect(clippy::disallowed_methods, reason = "a file of the kernel's")]
+    fn long_buffers_ask_for_large_pages() {
+        if std::fs::metadata("/sys/kernel/mm/transparent_hugepage").is_err() {
+            return;
+        }
+        let asks = |buffer: &[f32]| {
+            let place = buffer.as_ptr() as usize + size_of_val(buffer) / 2;
+            let mut within = false;
+            let maps = std::fs::read_to_string("/proc/self/smaps").expect("of this process");
+            for line in maps.lines() {
+                let range = line
+                    .split(' ')
+                    .next()
+                    .and_then(|range| range.split_once('-'));
+                let number = |text| usize::from_str_radix(text, 16).ok();
+                if let Some((Some(start), Some(end))) = range.map(|(s, e)| (number(s), number(e))) {
+                    within = (start..end).contains(&place);
+                } else if within && line.starts_with("VmFlags:") {
+                    return line.split(' ').any(|flag| flag == "hg");
+                }
+            }
+            panic!("a buffer lies in a mapping");
+        };
+        assert!(asks(&zeros::<f32>(4 * PAGE)));
     }
 }
