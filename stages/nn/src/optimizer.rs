@@ -57,8 +57,45 @@ pub enum Rule {
     Sgd(Sgd),
 }
 
+/// What a step does to a tensor.
+pub(crate) enum Arithmetic {
+    Adam(AdamStep),
+    Sgd(SgdStep),
+}
+
 impl Rule {
-    fn weight_decay(&self) -> f64 {
+    /// That of step number `step` for a tensor of this weight decay.
+    pub(crate) fn arithmetic(
+        self,
+        decay: f64,
+        step: u64,
+        learning_rate: f64,
+        gradient_scale: f64,
+    ) -> Arithmetic {
+        let (adam, weight_decay, l2) = match self {
+            Self::Adam(adam) => (adam, 0.0, decay),
+            Self::AdamW(adam) => (adam, decay, 0.0),
+            Self::Sgd(descent) => {
+                return Arithmetic::Sgd(SgdStep {
+                    learning_rate,
+                    momentum: descent.momentum,
+                    l2: decay,
+                    gradient_scale,
+                });
+            }
+        };
+        Arithmetic::Adam(AdamStep {
+            learning_rate,
+            betas: adam.betas,
+            epsilon: adam.eps,
+            weight_decay,
+            l2,
+            step,
+            gradient_scale,
+        })
+    }
+
+    pub(crate) fn weight_decay(&self) -> f64 {
         match self {
             Self::Adam(adam) | Self::AdamW(adam) => adam.weight_decay,
             Self::Sgd(sgd) => sgd.weight_decay,
@@ -211,21 +248,8 @@ impl<R: Real> Optimizer<R> {
                 first,
                 second,
             } = &mut self.state;
-            match self.rule {
-                Rule::Adam(adam) | Rule::AdamW(adam) => {
-                    let (weight_decay, l2) = match self.rule {
-                        Rule::AdamW(_) => (decay, 0.0),
-                        _ => (0.0, decay),
-                    };
-                    let step = AdamStep {
-                        learning_rate,
-                        betas: adam.betas,
-                        epsilon: adam.eps,
-                        weight_decay,
-                        l2,
-                        step: *step,
-                        gradient_scale: scale,
-                    };
+            match self.rule.arithmetic(decay, *step, learning_rate, scale) {
+                Arithmetic::Adam(step) => {
                     let (first, second) = (&mut first[range.clone()], &mut second[range]);
                     match &mut self.backlogs[index] {
                         None => kernels::adam(&step, weights, gradients, first, second),
@@ -237,13 +261,7 @@ impl<R: Real> Optimizer<R> {
                         }
                     }
                 }
-                Rule::Sgd(descent) => {
-                    let step = SgdStep {
-                        learning_rate,
-                        momentum: descent.momentum,
-                        l2: decay,
-                        gradient_scale: scale,
-                    };
+                Arithmetic::Sgd(step) => {
                     let velocity = (!first.is_empty()).then(|| &mut first[range]);
                     kernels::sgd(&step, weights, gradients, velocity);
                 }

@@ -15,10 +15,9 @@ use super::recurrent::Recurrent;
 use super::sums::Sums;
 use super::textcnn::TextCnn;
 use super::{Address, Card, Device, Fault, Precision};
-use crate::kernels::{AdamStep, SgdStep};
 use crate::loss::{Loss, LossSum};
 use crate::model::Architecture;
-use crate::optimizer::{Optimizer, Rule, State};
+use crate::optimizer::{Arithmetic, Optimizer, State};
 use crate::{Batch, Dropout, Learning, Parameters};
 
 /// A network on a device with its weights.
@@ -310,32 +309,14 @@ impl Learning for DeviceLearner {
             |memory: &Option<Memory>| memory.as_ref().map_or(Address::NONE, Memory::address);
         let (weights, gradients) = (self.engine.weights.address(), self.gradients.address());
         let copy = address(&self.engine.narrow);
-        match self.optimizer.rule() {
-            rule @ (Rule::Adam(adam) | Rule::AdamW(adam)) => {
-                let (weight_decay, l2) = match rule {
-                    Rule::AdamW(_) => (adam.weight_decay, 0.0),
-                    _ => (0.0, adam.weight_decay),
-                };
-                let step = AdamStep {
-                    learning_rate,
-                    betas: adam.betas,
-                    epsilon: adam.eps,
-                    weight_decay,
-                    l2,
-                    step: self.step,
-                    gradient_scale: scale,
-                };
+        let rule = self.optimizer.rule();
+        match rule.arithmetic(rule.weight_decay(), self.step, learning_rate, scale) {
+            Arithmetic::Adam(step) => {
                 let (first, second) = (address(&self.first), address(&self.second));
                 let buffers = [weights, gradients, first, second, copy];
                 card.adam(chunks, &step.device_scalars(), buffers)
             }
-            Rule::Sgd(descent) => {
-                let step = SgdStep {
-                    learning_rate,
-                    momentum: descent.momentum,
-                    l2: descent.weight_decay,
-                    gradient_scale: scale,
-                };
+            Arithmetic::Sgd(step) => {
                 let buffers = [weights, gradients, address(&self.first), copy];
                 card.sgd(chunks, &step.device_scalars(), buffers)
             }
