@@ -286,7 +286,7 @@ impl Net for Recurrent {
                 for (direction, run) in runs.iter().enumerate() {
                     let from = run.hidden.floats(skipped * hidden);
                     let sizes = [read, width, direction * hidden, hidden];
-                    pass.card.put_columns(from, sizes, flow)?;
+                    pass.card.copy_columns(from, sizes, flow, true)?;
                 }
                 if layer < top {
                     drop_between(pass, (layer, self.config.dropout), flow, (all, width))?;
@@ -331,7 +331,7 @@ impl Net for Recurrent {
                 pass.card.device.clear(above, skipped * hidden * 4)?;
                 let to = above.floats(skipped * hidden);
                 let sizes = [read, width, direction * hidden, hidden];
-                pass.card.take_columns(flow, sizes, to)?;
+                pass.card.copy_columns(flow, sizes, to, false)?;
                 let walk = Walk::new(direction, layer == top, positions);
                 let x = (x_gradient, direction > 0);
                 self.run_backward(pass, run, walk, above, x, gradients)?;
