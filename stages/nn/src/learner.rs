@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use crate::loss::{Loss, LossSum};
 use crate::optimizer::{Optimizer, State, Step, square};
-use crate::pages::in_large_pages;
+use crate::pages::zeros_behind;
 use crate::parameters::Parameters;
 use crate::{Batch, Dropout, Gradients, Network, Real};
 
@@ -30,13 +30,8 @@ impl<R: Real> Learner<R> {
     /// Begins with these weights, in the layout of `parameters`.
     pub fn new(parameters: Parameters, weights: Vec<R>, optimizer: Optimizer<R>) -> Self {
         assert_eq!(weights.len(), parameters.buffer_len(), "weights in layout");
-        let mut gradients = vec![R::ZERO; weights.len()];
-        // Of gathered tensors only a few rows are ever touched: no more than those shall be there.
-        let gathered = parameters.tensors().iter().filter(|tensor| tensor.gathered);
-        let behind = gathered.map(|tensor| tensor.range().end).max().unwrap_or(0);
-        in_large_pages(&mut gradients[behind..]);
         Self {
-            gradients,
+            gradients: zeros_behind(parameters.gathered_end(), weights.len()),
             parameters,
             weights,
             optimizer,

@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use crate::Real;
 use crate::kernels::{self, AdamStep, Backlog, SgdStep, sum_of_squares};
-use crate::pages::zeros;
+use crate::pages::zeros_behind;
 use crate::parameters::{Parameters, Tensor};
 
 /// Adam's constants, for both of its forms.
@@ -143,12 +143,18 @@ impl<R: Real> Optimizer<R> {
             no_decay: no_decay.to_vec(),
             state: State {
                 step: 0,
-                first: zeros(first),
-                second: zeros(second),
+                first: Vec::new(),
+                second: Vec::new(),
             },
         };
         let tensors = parameters.tensors().iter();
         optimizer.backlogs = tensors.map(|tensor| optimizer.backlog(tensor)).collect();
+        let few = match optimizer.backlogs.iter().any(Option::is_some) {
+            true => parameters.gathered_end(),
+            false => 0,
+        };
+        optimizer.state.first = zeros_behind(few, first);
+        optimizer.state.second = zeros_behind(few, second);
         optimizer
     }
 
@@ -180,6 +186,9 @@ impl<R: Real> Optimizer<R> {
             && state.second.len() == self.state.second.len();
         if fits {
             self.state = state;
+            for backlog in self.backlogs.iter_mut().flatten() {
+                backlog.have_moments();
+            }
         }
         fits
     }

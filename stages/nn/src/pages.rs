@@ -11,14 +11,20 @@ const PAGE: usize = 2 << 20;
 
 /// So many zeros, in large pages where that is worth it.
 pub fn zeros<R: Real>(len: usize) -> Vec<R> {
+    zeros_behind(0, len)
+}
+
+/// The same, but those before `few` in small pages, for what is touched here and there only: no more than that
+/// shall be there.
+pub fn zeros_behind<R: Real>(few: usize, len: usize) -> Vec<R> {
     let mut zeros = vec![R::ZERO; len];
-    in_large_pages(&mut zeros);
+    in_large_pages(&mut zeros[few.min(len)..]);
     zeros
 }
 
 /// Asks for large pages for the part of `buffer` that fills some. It holds for what is not touched yet; that the
 /// system has none is no error.
-pub fn in_large_pages<R: Real>(buffer: &mut [R]) {
+fn in_large_pages<R: Real>(buffer: &mut [R]) {
     #[cfg(target_os = "linux")]
     {
         let skipped = buffer.as_ptr().align_offset(PAGE).min(buffer.len());

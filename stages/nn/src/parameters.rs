@@ -171,6 +171,12 @@ impl Parameters {
         weights
     }
 
+    /// Where the last gathered tensor ends.
+    pub(crate) fn gathered_end(&self) -> usize {
+        let gathered = self.tensors.iter().filter(|tensor| tensor.gathered);
+        gathered.map(|tensor| tensor.range().end).max().unwrap_or(0)
+    }
+
     /// The length of the buffer, gaps for alignment included.
     pub fn buffer_len(&self) -> usize {
         self.len

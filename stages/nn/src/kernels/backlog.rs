@@ -25,6 +25,9 @@ pub struct Backlog<R> {
     missed: Missed<R>,
     /// For each row how many of them it has made.
     made: Vec<u32>,
+    /// Whether each row's moments may be other than 0. Those of rows that nothing has ever named are not
+    /// touched: their memory is not there yet.
+    moments: Vec<bool>,
     width: usize,
 }
 
@@ -49,7 +52,7 @@ pub struct Row<'a, R> {
 }
 
 impl<R: Real> Backlog<R> {
-    /// None missed, for rows of `width` numbers.
+    /// None missed, for rows of `width` numbers whose moments are 0.
     pub fn new(rows: usize, width: usize) -> Self {
         Self {
             missed: Missed {
@@ -60,8 +63,14 @@ impl<R: Real> Backlog<R> {
                 decayed: R::ONE,
             },
             made: vec![0; rows],
+            moments: vec![false; rows],
             width,
         }
+    }
+
+    /// All rows have moments: a checkpoint's.
+    pub fn have_moments(&mut self) {
+        self.moments.fill(true);
     }
 
     /// How many steps there are that some rows may have missed.
@@ -118,6 +127,7 @@ impl<R: Real> Backlog<R> {
         missed.steps.push(rate);
         for &row in rows {
             self.made[row as usize] = missed.steps.len() as u32;
+            self.moments[row as usize] = true;
         }
     }
 
@@ -167,16 +177,17 @@ impl<R: Real> Backlog<R> {
             for &row in &rows[tile * ROWS..rows.len().min((tile + 1) * ROWS)] {
                 let [parameters, first, second] =
                     buffers.map(|buffer| part(buffer, row as usize * width, width));
-                let row_made = self.made[row as usize] as usize;
-                R::adam_missed_tile(
-                    &self.missed,
-                    row_made,
-                    Row {
+                let made = self.made[row as usize] as usize;
+                if self.moments[row as usize] {
+                    let row = Row {
                         parameters,
                         first,
                         second,
-                    },
-                );
+                    };
+                    R::adam_missed_tile(&self.missed, made, row);
+                } else {
+                    R::decay_missed_tile(&self.missed, made, parameters);
+                }
             }
         });
     }
@@ -186,6 +197,29 @@ impl<R: Real> Backlog<R> {
 fn part<'a, R>(buffer: Shared<'a, R>, start: usize, len: usize) -> &'a mut [R] {
     // SAFETY: rows do not overlap, each is named once, and a tile holds one part of a buffer at a time.
     unsafe { buffer.part(start, len) }
+}
+
+#[inline(always)]
+pub(crate) fn decay_missed_tile<R: Real>(missed: &Missed<R>, made: usize, parameters: &mut [R]) {
+    let steps = &missed.steps[made..];
+    if steps.iter().all(|rate| rate.keep == R::ONE) {
+        return;
+    }
+    let (chunks, rest) = parameters.as_chunks_mut::<LANES>();
+    for parameters in chunks {
+        decay(steps, parameters);
+    }
+    decay(steps, rest);
+}
+
+/// What is left of parameters that nothing else moves.
+#[inline(always)]
+fn decay<R: Real>(steps: &[Rate<R>], parameters: &mut [R]) {
+    for rate in steps {
+        for parameter in &mut *parameters {
+            *parameter *= rate.keep;
+        }
+    }
 }
 
 #[inline(always)]
@@ -235,11 +269,7 @@ fn make<R: Real>(
         left = later;
     }
     if left.iter().any(|rate| rate.keep != R::ONE) {
-        for rate in left {
-            for p in &mut p {
-                *p *= rate.keep;
-            }
-        }
+        decay(left, &mut p);
     }
     shrink(&mut m, kept_first, left.len());
     shrink(&mut v, kept_second, left.len());
@@ -384,6 +414,26 @@ mod tests {
         }
         let [dense, by_rows] = [false, true].map(|by_rows| train::<f64>(9, 600, 0.01, 2, by_rows));
         assert_eq!(dense, by_rows);
+    }
+
+    #[test]
+    fn moments_of_a_checkpoint_move_their_rows() {
+        let width = 40;
+        let of = |seed| numbers::<f32>(ROWS * width, seed);
+        let squares = of(3).iter().map(|x| x * x).collect();
+        let mut dense: [Vec<f32>; 3] = [of(1), of(2), squares];
+        let mut by_rows = dense.clone();
+        let mut backlog = Backlog::new(ROWS, width);
+        backlog.have_moments();
+        for number in 1..40 {
+            let step = step(0.01, number);
+            let [p, m, v] = &mut dense;
+            adam(&step, p, &vec![0.0; ROWS * width], m, v);
+            backlog.push(&step, &[]);
+        }
+        let [p, m, v] = &mut by_rows;
+        backlog.settle(p, m, v);
+        assert_eq!(bits(dense), bits(by_rows));
     }
 
     #[test]

@@ -181,6 +181,7 @@ table! {
     layer_norm::layer_norm_columns_tile(rows: layer_norm::Columns<'_, R>, sums: layer_norm::ColumnSums<'_, R>);
     optimizer::adam_tile(with: &optimizer::Scalars<R>, tensors: optimizer::AdamTile<'_, R>);
     backlog::adam_missed_tile(missed: &backlog::Missed<R>, made: usize, row: backlog::Row<'_, R>);
+    backlog::decay_missed_tile(missed: &backlog::Missed<R>, made: usize, parameters: &mut [R]);
     optimizer::sgd_tile(step: &optimizer::SgdStep, parameters: &mut [R], gradients: &[R], velocity: Option<&mut [R]>);
     reduce::sum_of_squares_tile(x: &[R]) -> R;
     attention::attention_task(task: &attention::Task<'_, R>, out: attention::Output<'_, R>, scratch: &mut [R]);
