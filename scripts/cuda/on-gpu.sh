@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # on-gpu.sh [FOLDER]: on a machine with an NVIDIA GPU, from the folder that pack.sh made: tests, digests twice, a training
 # killed and resumed, and the benchmark beside PyTorch where python3 has it. Everything is written to FOLDER (report beside
-# this script), a few minutes in all; a part that fails is told and does not stop the others.
+# this script), a few minutes in all; a part that fails is told and does not stop the others. With DEVICE=cpu the training is
+# repeated there: to try this script.
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 out=${1:-$here/report}; mkdir -p "$out"; out=$(cd "$out" && pwd)
@@ -33,15 +34,23 @@ part() {
 part doctor "$here/taper" doctor
 part doctor-arithmetic "$here/taper" doctor --arithmetic
 part agreement "$here/device" --test-threads 4 --nocapture
-# The same pipeline twice in empty caches, and once killed on the way: one run id.
+# The same pipeline twice in empty caches, and once killed behind a checkpoint: one run id.
 cp "$here/quickstart.yaml" "$out/"
 repeat() {
+  export TAPER_CACHE=$out/cache
+  local run=("$here/taper" run "$out/quickstart.yaml" --set epochs=60 --device "${DEVICE:-cuda}") killed checkpoints
   for time in 1 2; do
-    rm -rf "$out/cache"; TAPER_CACHE=$out/cache "$here/taper" run "$out/quickstart.yaml" --device cuda --json > "$out/run$time.json" || return 1
+    rm -rf "$out/cache"; "${run[@]}" --json > "$out/run$time.json" || return 1
   done
   rm -rf "$out/cache"
-  TAPER_CACHE=$out/cache timeout -s KILL 3 "$here/taper" run "$out/quickstart.yaml" --device cuda
-  TAPER_CACHE=$out/cache "$here/taper" run "$out/quickstart.yaml" --device cuda --json > "$out/run3.json" || return 1
+  "${run[@]}" & killed=$!
+  while checkpoints=$(find "$out/cache/scratch" -name '*.safetensors' 2>/dev/null); [ -z "$checkpoints" ]; do
+    kill -0 "$killed" 2>/dev/null || { echo "it ended before its first checkpoint"; return 1; }
+    sleep 0.05
+  done
+  kill -KILL "$killed"; wait "$killed"
+  echo "killed beside $checkpoints"
+  "${run[@]}" --json > "$out/run3.json" || return 1
   python3 - "$out" <<'PY'
 import json, sys
 runs = {json.load(open(f"{sys.argv[1]}/run{time}.json"))["run"] for time in (1, 2, 3)}

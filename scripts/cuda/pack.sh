@@ -20,12 +20,11 @@ for line in sys.stdin:
 install -s -m 755 target/release/taper "$to/taper"
 name=device; install -s -m 755 "$(executable test --release -p taper-nn --features cuda,simulation --test device)" "$to/device"
 name=gpu; install -s -m 755 "$(executable bench -p taper-nn --features cuda --bench gpu)" "$to/gpu"
-mkdir -p "$to/shared" "$to/vectors"
+mkdir -p "$to/shared"
 cp -r "$shared/goldens" "$to/shared/"
 cp pipelines/quickstart.yaml "$to/"
 cp scripts/cuda/on-gpu.sh "$to/"
 # PyTorch's side of the benchmark, where it is at hand.
 if [ -f "$shared/gpu/torch_gpu_peer.py" ]; then cp "$shared/gpu/torch_gpu_peer.py" "$to/"; fi
 git rev-parse HEAD > "$to/commit"
-rmdir "$to/vectors"
 du -sh "$to" | cut -f1
