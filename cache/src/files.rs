@@ -13,7 +13,7 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::Digest;
 use crate::error::{CacheError, is_absent};
-use crate::planted;
+use crate::{planted, threads};
 
 /// What tells one state of a file from another without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,7 +98,7 @@ pub(crate) fn digest(file: &mut File, size: u64) -> io::Result<(Digest, u64)> {
         if filled == 0 {
             return Ok((hasher.finalize().into(), total));
         }
-        if filled >= WORTH_THREADS {
+        if filled >= WORTH_THREADS && threads::are_there() {
             hasher.update_rayon(&buffer[..filled]);
         } else {
             hasher.update(&buffer[..filled]);

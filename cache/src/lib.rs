@@ -28,6 +28,7 @@ mod planted;
 pub mod runs;
 pub mod staging;
 pub mod store;
+pub mod threads;
 pub mod verify;
 pub mod walk;
 

@@ -98,6 +98,9 @@ pub fn run(args: Args, output: Output) -> Result<Exit, Failure> {
 
 /// Trains what every machine must train to the same bytes.
 fn arithmetic() -> Fact {
+    if let Err(error) = taper_engine::need_threads() {
+        return Fact::bad("arithmetic", error.to_string());
+    }
     let trainings = taper_nn::proof::trainings();
     let count = trainings.len();
     let wrong: Vec<&str> = trainings

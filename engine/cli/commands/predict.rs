@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 use taper_cache::{ArtifactType, Blob, BlobName, Digest, Manifest, Store};
-use taper_engine::{Artifact as _, ArtifactFiles, Device, open_artifact};
+use taper_engine::{Artifact as _, ArtifactFiles, Device, need_threads, open_artifact};
 use taper_stages::artifact::Model;
 use taper_stages::inference::TextClassifier;
 
@@ -41,6 +41,7 @@ pub struct Args {
 /// Asks.
 pub fn run(args: Args, output: Output) -> Result<Exit, Failure> {
     let model = Model::open(open(&args.model)?)?;
+    need_threads()?;
     let mut classifier = TextClassifier::open(&model, Device::Cpu)?;
     if !args.text.is_empty() {
         let answers = ask(&mut classifier, &args.text)?;

@@ -90,6 +90,9 @@ enum Json {
 /// Runs.
 pub fn run(args: Args, output: Output) -> Result<Exit, Failure> {
     let started = Instant::now();
+    if let Some(threads) = args.threads {
+        taper_cache::threads::want(threads.max(1));
+    }
     let mode = match (args.json, args.quiet) {
         (Some(Json::Events), _) => Mode::Json,
         (_, true) => Mode::Quiet,
@@ -124,12 +127,6 @@ pub fn run(args: Args, output: Output) -> Result<Exit, Failure> {
         return dry_run(&prepared, &options, args.json.is_some(), output);
     }
     prepared.check_devices(&options)?;
-    if let Some(threads) = args.threads {
-        rayon::ThreadPoolBuilder::new()
-            .num_threads(threads.max(1))
-            .build_global()
-            .map_err(|error| Failure::usage(format!("{threads} threads: {error}")))?;
-    }
     let executor = LocalExecutor { kinds: KINDS };
     let (plan, surroundings) = (&prepared.plan, &prepared.surroundings);
     let result = taper_engine::run(plan, &prepared.origin, surroundings, &executor, &options);

@@ -1,7 +1,6 @@
 //! Bars on a terminal: one a stage that runs, with rate and time left, below the lines that stay.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use taper_engine::{Event, Unit};
@@ -43,7 +42,6 @@ impl Bars {
         bar.set_style(waiting());
         bar.set_prefix(stage.to_owned());
         bar.set_message(kind);
-        bar.enable_steady_tick(Duration::from_millis(120));
         let fresh = Bar {
             bar,
             label: String::new(),
@@ -134,6 +132,12 @@ impl Show for Bars {
         match &self.screen {
             Some(screen) => screen.suspend(|| self.output.say(line)),
             None => self.output.say(line),
+        }
+    }
+
+    fn turn(&mut self) {
+        for shown in self.bars.values() {
+            shown.bar.tick();
         }
     }
 

@@ -1,14 +1,18 @@
 //! One thread owns what is shown; events come to it from any thread.
 
 use std::io::IsTerminal as _;
-use std::sync::mpsc::{self, Sender};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use taper_engine::{Event, Events};
 
 use super::bars::Bars;
 use super::lines::Lines;
 use crate::output::Output;
+
+/// How often what shows that work goes on is turned.
+const TURN: Duration = Duration::from_millis(120);
 
 /// How events are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +40,8 @@ enum Message {
 pub trait Show: Send {
     /// Shows one.
     fn show(&mut self, event: Event);
+    /// Turns what shows that work goes on.
+    fn turn(&mut self) {}
     /// Clears what only showed that work went on.
     fn end(&mut self);
 }
@@ -54,8 +60,17 @@ impl Reporter {
             Mode::Talk => Box::new(Lines::new(output)),
         };
         let thread = std::thread::Builder::new().spawn(move || {
-            while let Ok(Message::Event(event)) = receiver.recv() {
-                show.show(event);
+            let mut turned = Instant::now();
+            loop {
+                match receiver.recv_timeout(TURN) {
+                    Ok(Message::Event(event)) => show.show(event),
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Ok(Message::End) | Err(RecvTimeoutError::Disconnected) => break,
+                }
+                if turned.elapsed() >= TURN {
+                    show.turn();
+                    turned = Instant::now();
+                }
             }
             show.end();
         });

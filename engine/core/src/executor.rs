@@ -132,6 +132,21 @@ fn collect_digests(value: &Value, digests: &mut BTreeSet<Digest>) {
     }
 }
 
+/// Looks that there are threads to compute with.
+///
+/// # Errors
+/// Where the system gives none.
+pub fn need_threads() -> Result<(), StageError> {
+    if taper_cache::threads::are_there() {
+        return Ok(());
+    }
+    Err(
+        StageError::failed("no thread can be started to compute with").help(
+            "look at the limits on processes and memory: `ulimit -a`, and those of the container",
+        ),
+    )
+}
+
 /// Executes a job in this process: runs its kind in a private folder, checks that it made what it promised,
 /// and keeps the artifact and its action. All that it reads is read from `store`, and verified. To make what
 /// it kept durable is the caller's part ([`Store::sync`]).
@@ -170,6 +185,7 @@ pub fn execute_job(
             "its bits follow the processor: run the pipeline here, which makes a key of its own",
         ));
     }
+    need_threads()?;
     let makes = kind.makes(&ingredients.params)?;
     let key = job.key();
     let staging = store.stage()?;

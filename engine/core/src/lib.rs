@@ -61,7 +61,7 @@ pub use devices::Devices;
 pub use diagnostic::{Diagnostic, Look, Report, Severity, Source};
 pub use error::EngineError;
 pub use event::{Event, Events, Progress, Unit};
-pub use executor::{Executor, Job, LocalExecutor, execute_job, open_artifact};
+pub use executor::{Executor, Job, LocalExecutor, execute_job, need_threads, open_artifact};
 pub use explain::{Forecast, PlanReport, PlannedState, forecast};
 pub use key::{Change, Ingredients, IngredientsError};
 pub use kind::{
