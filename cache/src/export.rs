@@ -17,7 +17,7 @@ use rustix::io::Errno;
 
 use crate::error::{CacheError, Damage, is_absent};
 use crate::files;
-use crate::manifest::{Blob, Manifest};
+use crate::manifest::{Blob, Manifest, is_portable};
 use crate::store::is_no_file;
 use crate::{BlobName, Store, planted};
 
@@ -255,10 +255,10 @@ fn refusal(path: &Path, why: impl Into<String>) -> CacheError {
     }
 }
 
-/// The parts of a path that stays below its folder, and out of what belongs to git and to the cache.
+/// The parts of a path that stays below its folder, and out of what belongs to git and to the cache, on every system.
 ///
 /// # Errors
-/// Where it is absolute, has `..`, or is empty.
+/// Where it is absolute, has `..`, is empty, or names what cannot stand everywhere.
 pub fn safe_parts(target: &str) -> Result<Vec<&OsStr>, CacheError> {
     let path = Path::new(target);
     let mut parts = Vec::new();
@@ -275,13 +275,18 @@ pub fn safe_parts(target: &str) -> Result<Vec<&OsStr>, CacheError> {
             }
         }
     }
-    match parts.first() {
-        None => Err(refusal(path, "it names no file")),
-        Some(first) if *first == ".git" || *first == ".taper" => {
-            Err(refusal(path, "nothing of the user's belongs there"))
-        }
-        Some(_) => Ok(parts),
+    if parts.is_empty() {
+        return Err(refusal(path, "it names no file"));
     }
+    for part in &parts {
+        let name = part.to_str().unwrap_or_default();
+        // Where case does not count, these are the same folders.
+        if [".git", ".taper"].contains(&name.to_lowercase().as_str()) {
+            return Err(refusal(path, "nothing of the user's belongs there"));
+        }
+        is_portable(name).map_err(|why| refusal(path, why))?;
+    }
+    Ok(parts)
 }
 
 fn open_base(base: &Path) -> Result<OwnedFd, CacheError> {
@@ -455,6 +460,13 @@ mod tests {
             "",
             ".",
             ".git/hooks/x.svg",
+            ".Git/hooks/x.svg",
+            "deep/.git/hooks/x.svg",
+            ".taper/format",
+            "nul/x.svg",
+            "Aux.svg",
+            "a?/x.svg",
+            "a./x.svg",
         ] {
             let refused = store.export(&manifest, &base, target);
             assert!(

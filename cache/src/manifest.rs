@@ -90,7 +90,7 @@ impl BlobName {
     ///
     /// # Errors
     /// [`ManifestError::BadName`] where the name is empty, absolute, over 1024 bytes, has an empty
-    /// part, `.` or `..`, a backslash, a colon or a control character.
+    /// part, `.` or `..`, or a part that cannot stand on every system (see [`is_portable`]).
     pub fn new(name: impl Into<String>) -> Result<Self, ManifestError> {
         let name = name.into();
         let bad = |why| ManifestError::BadName {
@@ -101,23 +101,45 @@ impl BlobName {
             return Err(bad("it has to have 1 to 1024 bytes"));
         }
         if name
-            .chars()
-            .any(|c| c.is_control() || c == '\\' || c == ':')
-        {
-            return Err(bad("control characters, `\\` and `:` are not portable"));
-        }
-        if name
             .split('/')
             .any(|part| part.is_empty() || part == "." || part == "..")
         {
             return Err(bad("it has to stay below its folder"));
         }
+        name.split('/').try_for_each(is_portable).map_err(bad)?;
         Ok(Self(name))
     }
 
     /// The name.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+/// Whether a file or a folder can have this name on every system.
+///
+/// # Errors
+/// The rule that it breaks.
+pub fn is_portable(part: &str) -> Result<(), &'static str> {
+    const DEVICES: [&str; 4] = ["con", "prn", "aux", "nul"];
+    if part
+        .chars()
+        .any(|c| c.is_control() || r#"<>:"\|?*"#.contains(c))
+    {
+        return Err(r#"control characters and any of `<>:"\|?*` are not portable"#);
+    }
+    if part.ends_with(['.', ' ']) {
+        return Err("a dot or a space at the end of a name is lost on Windows");
+    }
+    let stem = part.split('.').next().unwrap_or(part).trim_end();
+    let stem = stem.to_ascii_lowercase();
+    let numbered = ["com", "lpt"]
+        .iter()
+        .filter_map(|port| stem.strip_prefix(port))
+        .any(|number| matches!(number.as_bytes(), [b'1'..=b'9']));
+    match numbered || DEVICES.contains(&stem.as_str()) {
+        true => Err("Windows means a device by it, with any extension"),
+        false => Ok(()),
     }
 }
 
@@ -324,8 +346,27 @@ mod tests {
 
     #[test]
     fn names_that_leave_or_collide_are_refused() {
-        for name in ["", "/a", "../a", "a/../b", "a//b", "a\\b", "c:", "a\nb"] {
+        for name in [
+            "",
+            "/a",
+            "../a",
+            "a/../b",
+            "a//b",
+            "a\\b",
+            "c:",
+            "a\nb",
+            "a?",
+            "a. ",
+            "b./a",
+            "nul",
+            "d/Aux.txt",
+            "COM1/a",
+            "lpt9 .tar.gz",
+        ] {
             assert!(manifest(&[name]).is_err(), "{name:?}");
+        }
+        for name in ["console", "com0", "com10", "a.nul", ".aux-", "lpt"] {
+            assert!(manifest(&[name]).is_ok(), "{name:?}");
         }
         assert!(manifest(&["A.arrow", "a.arrow"]).is_err());
         assert!(manifest(&["a", "a/b"]).is_err());

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use taper_cache::manifest::is_portable;
+
 use crate::diagnostic::{Diagnostic, nearest, suggest};
 use crate::node::{Entry, Meaning, Node, Shape, Span};
 use crate::params::is_name;
@@ -448,11 +450,14 @@ fn export(path: &str) -> Result<String, Wrong> {
         help: Some("give a path inside the project, such as `results/scores.json`".to_owned()),
     };
     inside(path).map_err(refused).and_then(|path| {
-        let first = path.split('/').next().unwrap_or_default();
-        if [".taper", ".git"].contains(&first) {
-            return Err(refused(
-                "would write into a folder that other programs keep",
-            ));
+        for part in path.split('/') {
+            // Where case does not count, these are the same folders.
+            if [".taper", ".git"].contains(&part.to_lowercase().as_str()) {
+                return Err(refused(
+                    "would write into a folder that other programs keep",
+                ));
+            }
+            is_portable(part).map_err(|why| refused(&format!("cannot stand everywhere: {why}")))?;
         }
         Ok(path)
     })

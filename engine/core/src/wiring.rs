@@ -59,13 +59,7 @@ pub(crate) fn check(
         }
         for draft in &stage.drafts {
             inputs.extend(wanted_inputs(draft));
-            let locals = draft.references.iter().filter_map(|at| match &at.found {
-                Found::Local(LocalKind {
-                    reference: Reference::Name(path),
-                    ..
-                }) => Some((path, draft.body.at(&at.path))),
-                _ => None,
-            });
+            let locals = locals(draft);
             problems.extend(locals.filter_map(|(path, node)| local_problem(path, node, root)));
         }
         let read = inputs
@@ -73,7 +67,34 @@ pub(crate) fn check(
             .filter(|wanted| !unread.contains(&split(wanted.reference).0));
         problems.extend(read.filter_map(|wanted| input_problem(stages, &names, stage, wanted)));
     }
-    exports_of_variants(stages, problems);
+    let exports = exports_of_variants(stages, problems);
+    for (path, node) in stages
+        .iter()
+        .flat_map(|stage| &stage.drafts)
+        .flat_map(locals)
+    {
+        let over = inside(path)
+            .ok()
+            .and_then(|path| exports.get(&path.to_lowercase()));
+        if let Some((_, span)) = over {
+            let message = format!("`{path}` is read here, and an export is written over it");
+            let problem = at(node, "export-collision", message).related(*span, "the export");
+            problems.push(
+                problem.help("export to another path: a pipeline changes nothing that it reads"),
+            );
+        }
+    }
+}
+
+/// The paths of the project's files that a stage reads, and where they stand.
+fn locals(draft: &Draft) -> impl Iterator<Item = (&String, &Node)> {
+    draft.references.iter().filter_map(|at| match &at.found {
+        Found::Local(LocalKind {
+            reference: Reference::Name(path),
+            ..
+        }) => Some((path, draft.body.at(&at.path))),
+        _ => None,
+    })
 }
 
 /// An artifact that a stage wants.
@@ -261,15 +282,20 @@ fn local_problem(path: &str, node: &Node, root: Option<&Path>) -> Option<Diagnos
     Some(at(node, "missing-file", message).help("paths are relative to the project's root"))
 }
 
-/// Two exports to one place: of two stages, or of two variants of one.
-fn exports_of_variants(stages: &[Drafts<'_>], problems: &mut Vec<Diagnostic>) {
-    let mut taken: BTreeMap<&str, (usize, Span)> = BTreeMap::new();
+/// Two exports to one place, or to two that are one where case does not count: of two stages, or of two variants of one.
+/// Returns the places, each with its stage, and where it is said.
+fn exports_of_variants(
+    stages: &[Drafts<'_>],
+    problems: &mut Vec<Diagnostic>,
+) -> BTreeMap<String, (usize, Span)> {
+    let mut taken: BTreeMap<String, (usize, Span)> = BTreeMap::new();
     for (index, stage) in stages.iter().enumerate() {
         for draft in &stage.drafts {
             let (Some(export), Some(span)) = (&draft.settings.export, draft.export_span) else {
                 continue;
             };
-            match taken.get(export.as_str()) {
+            let place = export.to_lowercase();
+            match taken.get(&place) {
                 Some((other, first)) if *other != index => problems.push(
                     Diagnostic::error(
                         "export-collision",
@@ -281,11 +307,12 @@ fn exports_of_variants(stages: &[Drafts<'_>], problems: &mut Vec<Diagnostic>) {
                 ),
                 Some(_) => problems.push(several_variants(export, span)),
                 None => {
-                    taken.insert(export, (index, span));
+                    taken.insert(place, (index, span));
                 }
             }
         }
     }
+    taken
 }
 
 fn several_variants(export: &str, span: Span) -> Diagnostic {
