@@ -163,6 +163,9 @@ impl Store {
 
 /// Whether the system says of a sync of everything that something could not be written: Linux since 5.8.
 fn tells_of_errors() -> bool {
+    if planted("each-synced-alone") {
+        return false;
+    }
     let Ok(release) = fs_err::read_to_string("/proc/sys/kernel/osrelease") else {
         return false;
     };

@@ -7,12 +7,11 @@
 //! needed to run again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::path::Path;
 
 use crate::error::CacheError;
 use crate::layout::Shelf;
-use crate::locks::Keeping;
+use crate::locks::{Keeping, may_be_held};
 use crate::runs::names;
 use crate::staging::remove_folder;
 use crate::{Action, Digest, Key, RunId, Store, planted};
@@ -93,7 +92,8 @@ impl Store {
         if !self.exists() {
             return Ok(GcReport::default());
         }
-        let _alone = match planted("gc-unlocked") {
+        // Who only counts keeps nobody waiting.
+        let _alone = match planted("gc-unlocked") || options.removal == Removal::Dry {
             true => Keeping::none(),
             false => Keeping::alone(&self.layout().locks()),
         };
@@ -270,7 +270,7 @@ impl Store {
         let mut leftovers = Vec::new();
         for name in names(&layout.staging())? {
             let path = layout.staging().join(name);
-            if !is_in_use(&path) || planted("gc-removes-work") {
+            if !may_be_held(&path) || planted("gc-removes-work") {
                 leftovers.push(path);
             }
         }
@@ -281,7 +281,7 @@ impl Store {
             let finished = name
                 .parse::<Key>()
                 .is_ok_and(|key| layout.action(&key).exists());
-            let running = is_in_use(&layout.locks().join(format!("key-{name}")));
+            let running = may_be_held(&layout.locks().join(format!("key-{name}")));
             if !running && (finished || options.unfinished == Unfinished::Remove) {
                 leftovers.push(layout.scratches().join(name));
             }
@@ -310,12 +310,6 @@ impl Live {
         self.manifests.extend(other.manifests);
         self.blobs.extend(other.blobs);
     }
-}
-
-/// Whether a living program holds the lock of this file or folder.
-fn is_in_use(mark: &Path) -> bool {
-    File::open(mark)
-        .is_ok_and(|file| matches!(file.try_lock(), Err(std::fs::TryLockError::WouldBlock)))
 }
 
 fn remove_file(path: &Path) -> Result<(), CacheError> {

@@ -8,6 +8,8 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
+
 use crate::error::{CacheError, is_absent};
 use crate::{Key, Store, planted};
 
@@ -15,17 +17,36 @@ use crate::{Key, Store, planted};
 #[derive(Debug)]
 pub struct KeyLock {
     path: PathBuf,
-    file: Option<File>,
+    _file: File,
+    is_sure: bool,
+}
+
+impl KeyLock {
+    /// Whether nobody else can hold it: not so on a file system without locks.
+    pub const fn is_sure(&self) -> bool {
+        self.is_sure
+    }
 }
 
 impl Drop for KeyLock {
     fn drop(&mut self) {
         // Removed while it is still locked: whoever waits for it looks again whether its file is the one
         // that the name means.
-        if self.file.is_some() {
-            let _ = std::fs::remove_file(&self.path);
-        }
+        let _ = std::fs::remove_file(&self.path);
     }
+}
+
+/// Tries to lock an open file; every lock of one program alone is asked for here.
+pub(crate) fn try_lock(file: &File) -> Result<(), TryLockError> {
+    if planted("no-locks") {
+        return Err(TryLockError::Error(Errno::NOLCK.into()));
+    }
+    file.try_lock()
+}
+
+/// Whether a living program may hold the lock of this file or folder: where the file system has no locks nobody knows.
+pub(crate) fn may_be_held(mark: &Path) -> bool {
+    File::open(mark).is_ok_and(|file| try_lock(&file).is_err())
 }
 
 impl Store {
@@ -38,13 +59,11 @@ impl Store {
         let path = self.layout().locks().join(format!("key-{key}"));
         if planted("lock-by-existence") {
             let file = OpenOptions::new().create_new(true).append(true).open(&path);
-            return Ok(file.ok().map(|file| KeyLock {
+            return Ok(file.ok().map(|_file| KeyLock {
                 path,
-                file: Some(file),
+                _file,
+                is_sure: true,
             }));
-        }
-        if planted("key-unlocked") {
-            return Ok(Some(KeyLock { path, file: None }));
         }
         loop {
             let file = OpenOptions::new()
@@ -52,20 +71,21 @@ impl Store {
                 .append(true)
                 .open(&path)
                 .map_err(CacheError::io("open", &path))?;
-            match file.try_lock() {
-                Ok(()) => {
-                    let named = is_named(&file, &path).map_err(CacheError::io("look at", &path))?;
-                    if named {
-                        let file = Some(file);
-                        return Ok(Some(KeyLock { path, file }));
-                    }
-                }
+            let is_sure = match try_lock(&file) {
+                Err(TryLockError::WouldBlock) if planted("key-unlocked") => true,
                 Err(TryLockError::WouldBlock) => return Ok(None),
                 Err(TryLockError::Error(error)) => {
                     tracing::debug!(%error, "no locks on this file system");
-                    return Ok(Some(KeyLock { path, file: None }));
+                    false
                 }
-            }
+                Ok(()) if is_named(&file, &path).map_err(CacheError::io("look at", &path))? => true,
+                Ok(()) => continue,
+            };
+            return Ok(Some(KeyLock {
+                path,
+                _file: file,
+                is_sure,
+            }));
         }
     }
 }
@@ -96,7 +116,7 @@ impl Keeping {
         Self::with(locks, File::lock)
     }
 
-    /// No lock at all: a bug that is planted.
+    /// No lock at all.
     pub(crate) const fn none() -> Self {
         Self { _file: None }
     }
@@ -107,7 +127,7 @@ impl Keeping {
             .append(true)
             .open(locks.join("store"))
             .ok()
-            .filter(|file| lock(file).is_ok());
+            .filter(|file| !planted("no-locks") && lock(file).is_ok());
         Self { _file: file }
     }
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::commit::Batch;
 use crate::error::CacheError;
 use crate::files;
-use crate::locks::Keeping;
+use crate::locks::{Keeping, try_lock};
 use crate::manifest::{ArtifactType, Blob, BlobName, Manifest, ManifestError};
 use crate::{Action, Digest, Key, Store};
 
@@ -70,8 +70,8 @@ impl Store {
             .tempdir_in(&staging)
             .map_err(CacheError::io("make a folder in", &staging))?;
         let in_use = File::open(folder.path()).map_err(CacheError::io("open", folder.path()))?;
-        // Without locks on this file system `gc` may remove the folder; the stage then fails and is run again.
-        let _ = in_use.try_lock();
+        // Without locks on this file system `gc` leaves every such folder alone.
+        let _ = try_lock(&in_use);
         Ok(Staging {
             store: self.clone(),
             folder,

@@ -119,10 +119,20 @@ fn files_are_whole(folder: &Path, story: &Story) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether every run that is recorded has what it made.
+/// Whether every run that is recorded has what it made, and every execution its run.
 fn runs_are_backed(folder: &Path) -> Result<(), String> {
     let store = Store::open(folder.join(".taper")).map_err(|error| error.to_string())?;
     let wrong = |error: taper_cache::CacheError| error.to_string();
+    for sequence in store.executions().map_err(wrong)? {
+        if let Some(execution) = store.execution(sequence).map_err(wrong)?.found()
+            && !store.has_run(&execution.run)
+        {
+            return Err(format!(
+                "the execution {sequence} is recorded, and its run {} is lost",
+                execution.run
+            ));
+        }
+    }
     for id in store.runs().map_err(wrong)? {
         let Some(run) = store.run(&id).map_err(wrong)?.found() else {
             continue;

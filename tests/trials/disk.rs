@@ -138,6 +138,25 @@ impl Disk {
         }
     }
 
+    /// Where a folder is.
+    pub fn path_of(&self, folder: Id) -> Option<PathBuf> {
+        let mut known = vec![(ROOT, PathBuf::new())];
+        while let Some((id, path)) = known.pop() {
+            if id == folder {
+                return Some(path);
+            }
+            if let Some(Thing::Folder { now, .. }) = self.things.get(id).and_then(Option::as_ref) {
+                known.extend(now.iter().map(|(name, id)| (*id, path.join(name))));
+            }
+        }
+        None
+    }
+
+    /// Whether it is a file.
+    pub fn is_file(&self, id: Id) -> bool {
+        matches!(self.things.get(id), Some(Some(Thing::File { .. })))
+    }
+
     fn thing(&mut self, id: Id) -> Option<&mut Thing> {
         self.things.get_mut(id)?.as_mut()
     }

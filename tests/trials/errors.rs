@@ -7,7 +7,7 @@ use crate::story::{self, Place, Story};
 use crate::tracer::{Call, Verdict, Watcher, trace};
 use crate::{Found, Setting};
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use nix::libc;
@@ -28,10 +28,11 @@ pub fn run(setting: &Setting) -> Found {
     let stories = story::all(setting);
     let mut found = Found::default();
     let mut trials = Vec::new();
+    let mut names = BTreeMap::new();
     for story in &stories {
         let mut refuser = Refuser::new(usize::MAX, 0, Lasting::Once);
         attempt(setting, story, &mut refuser);
-        for at in spread(refuser.seen, usize::MAX) {
+        for at in spread(refuser.names.len(), usize::MAX) {
             for error in ERRORS {
                 for lasting in [Lasting::Once, Lasting::Forever] {
                     // It asks to be tried again: without an end, nothing can but try without an end.
@@ -41,14 +42,23 @@ pub fn run(setting: &Setting) -> Found {
                 }
             }
         }
+        names.insert(story.name, refuser.names);
     }
     let wanted = setting.sized(20, 3000, usize::MAX);
     if wanted < trials.len() {
         let mut random = Random::new(setting.seed, 1);
-        for index in 0..wanted {
+        for index in 0..trials.len() {
             let other = index + random.below(trials.len() - index);
             trials.swap(index, other);
         }
+        // Of each call of a story one, then of each a second, and so on: most calls are reads.
+        let mut taken = BTreeMap::new();
+        trials.sort_by_cached_key(|(story, at, _, lasting)| {
+            let call = (story.name, names[story.name][at - 1], *lasting);
+            let before = taken.entry(call).or_insert(0_usize);
+            *before += 1;
+            *before
+        });
         trials.truncate(wanted);
     }
     let trials = setting.part_of(trials);
@@ -58,7 +68,7 @@ pub fn run(setting: &Setting) -> Found {
 }
 
 /// How long a call is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Lasting {
     Once,
     /// This one, and every one of the same name after it.
@@ -72,14 +82,12 @@ fn attempt(
     story: &Story,
     refuser: &mut Refuser,
 ) -> (Place, crate::tracer::Ended) {
-    let place = Place::copy_of(&story.start);
-    let arguments: Vec<&str> = story.arguments.iter().map(String::as_str).collect();
-    let variables = setting.variables();
+    let place = story.place(setting);
     let ended = trace(
         &setting.program,
         place.path(),
-        &arguments,
-        &variables,
+        &story.arguments(),
+        &story.variables(setting),
         refuser,
     );
     (place, ended)
@@ -125,8 +133,8 @@ struct Refuser {
     at: usize,
     errno: i32,
     lasting: Lasting,
-    seen: usize,
-    name: &'static str,
+    /// The names of the calls so far.
+    names: Vec<&'static str>,
     told: String,
     /// Files and folders of which a sync was refused.
     unsynced: BTreeSet<PathBuf>,
@@ -140,8 +148,7 @@ impl Refuser {
             at,
             errno,
             lasting,
-            seen: 0,
-            name: "",
+            names: Vec::new(),
             told: "not reached".to_owned(),
             unsynced: BTreeSet::new(),
             trusted: None,
@@ -167,17 +174,17 @@ impl Watcher for Refuser {
                 call.name, call.paths
             ));
         }
-        self.seen += 1;
-        if self.seen == self.at {
+        self.names.push(call.name);
+        if self.names.len() == self.at {
             // An interrupted sync has not failed: it is made again.
             if (syncs || call.name == "syncfs") && self.errno != libc::EINTR {
                 self.unsynced.extend(call.paths.iter().cloned());
             }
-            self.name = call.name;
             self.told = format!("{} {:?}", call.name, call.paths);
             return Verdict::Fail(self.errno);
         }
-        if self.seen > self.at && self.lasting == Lasting::Forever && call.name == self.name {
+        let refused = self.at.checked_sub(1).and_then(|at| self.names.get(at));
+        if self.lasting == Lasting::Forever && refused == Some(&call.name) {
             return Verdict::Fail(self.errno);
         }
         Verdict::Go

@@ -184,6 +184,8 @@ fn through_the_program(setting: &Setting, story: &Story, trial: u64) -> Result<(
         arguments: story.arguments.clone(),
         truth: story.truth.clone(),
         recorded: true,
+        planted: None,
+        remembered: false,
     };
     check::recovers(setting, folder, &damaged, Allowed::Damage).map_err(told)
 }

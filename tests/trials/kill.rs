@@ -38,10 +38,15 @@ pub fn run(setting: &Setting) -> Found {
 
 /// The calls of a story that change something.
 pub fn count(setting: &Setting, story: &Story) -> usize {
-    let place = Place::copy_of(&story.start);
+    let place = story.place(setting);
     let mut killer = Killer::at(usize::MAX);
-    let arguments: Vec<&str> = story.arguments.iter().map(String::as_str).collect();
-    trace(&setting.program, place.path(), &arguments, &[], &mut killer);
+    trace(
+        &setting.program,
+        place.path(),
+        &story.arguments(),
+        &story.variables(setting),
+        &mut killer,
+    );
     killer.seen
 }
 
@@ -52,20 +57,18 @@ pub fn spread(count: usize, limit: usize) -> impl Iterator<Item = usize> {
 }
 
 fn once(setting: &Setting, story: &Story, at: usize) -> Result<(), String> {
-    let place = Place::copy_of(&story.start);
-    let arguments: Vec<&str> = story.arguments.iter().map(String::as_str).collect();
-    let told = kill_at(setting, &place, &arguments, at);
+    let place = story.place(setting);
+    let told = kill_at(setting, &place, story, &story.arguments(), at);
     let told = told.map_err(|error| format!("{}, killed at {at}: {error}", story.name))?;
     check::recovers(setting, place.path(), story, Allowed::after(story))
         .map_err(|error| format!("{}, killed at {at}, {told}: {error}", story.name))
 }
 
 fn twice(setting: &Setting, story: &Story, at: usize, second: usize) -> Result<(), String> {
-    let place = Place::copy_of(&story.start);
-    let arguments: Vec<&str> = story.arguments.iter().map(String::as_str).collect();
+    let place = story.place(setting);
     let told = |error| format!("{}, killed at {at} and {second}: {error}", story.name);
-    kill_at(setting, &place, &arguments, at).map_err(told)?;
-    kill_at(setting, &place, &RUN, second).map_err(told)?;
+    kill_at(setting, &place, story, &story.arguments(), at).map_err(told)?;
+    kill_at(setting, &place, story, &RUN, second).map_err(told)?;
     check::recovers(setting, place.path(), story, Allowed::after(story)).map_err(told)
 }
 
@@ -73,16 +76,16 @@ fn twice(setting: &Setting, story: &Story, at: usize, second: usize) -> Result<(
 fn kill_at(
     setting: &Setting,
     place: &Place,
+    story: &Story,
     arguments: &[&str],
     at: usize,
 ) -> Result<String, String> {
     let mut killer = Killer::at(at);
-    let variables = setting.variables();
     let ended = trace(
         &setting.program,
         place.path(),
         arguments,
-        &variables,
+        &story.variables(setting),
         &mut killer,
     );
     is_over(&ended)?;

@@ -13,6 +13,7 @@ mod check;
 mod crowd;
 mod disk;
 mod edit;
+mod elsewhere;
 mod errors;
 mod flip;
 mod full;
@@ -75,12 +76,20 @@ impl Setting {
     }
 
     /// The variables that the program gets.
-    pub fn variables(&self) -> Vec<(&str, &str)> {
-        let planted = self.planted.as_deref();
-        planted
-            .map(|bug| ("TAPER_PLANTED", bug))
-            .into_iter()
-            .collect()
+    pub fn variables(&self) -> Variables {
+        variables([None, self.planted.as_deref()])
+    }
+}
+
+/// Variables of the program, each with its value.
+pub type Variables = Vec<(&'static str, String)>;
+
+/// Those of a program in which this is planted.
+pub fn variables(planted: [Option<&str>; 2]) -> Variables {
+    let planted: Vec<&str> = planted.into_iter().flatten().collect();
+    match planted.as_slice() {
+        [] => Vec::new(),
+        bugs => vec![("TAPER_PLANTED", bugs.join(","))],
     }
 }
 
@@ -104,7 +113,7 @@ impl Found {
 /// A suite: its name and how it is tried.
 type Suite = (&'static str, fn(&Setting) -> Found);
 
-const SUITES: [Suite; 9] = [
+const SUITES: [Suite; 10] = [
     ("kill", kill::run),
     ("errors", errors::run),
     ("power", power::run),
@@ -113,6 +122,7 @@ const SUITES: [Suite; 9] = [
     ("edit", edit::run),
     ("flip", flip::run),
     ("swap", swap::run),
+    ("elsewhere", elsewhere::run),
     ("planted", planted::run),
 ];
 

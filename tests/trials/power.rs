@@ -30,6 +30,15 @@ pub fn run(setting: &Setting) -> Found {
             Err(error) => found.failures.push(format!("{}: {error}", story.name)),
         }
     }
+    let recorded = histories.iter().filter(|history| history.story.recorded);
+    for history in recorded {
+        let less = less_than_promised(history);
+        let less = less.map(|what| format!("{}: {what}", history.story.name));
+        found.failures.extend(less);
+    }
+    if setting.until_first && !found.failures.is_empty() {
+        return found;
+    }
     let trials = choose(setting, &histories, setting.sized(60, 5000, 200_000));
     let trials = setting.part_of(trials);
     let failures = each(setting, &trials, |trial| {
@@ -41,19 +50,18 @@ pub fn run(setting: &Setting) -> Found {
 }
 
 fn write_down<'s>(setting: &Setting, story: &'s Story) -> Result<History<'s>, String> {
-    let place = Place::copy_of(&story.start);
+    let place = story.place(setting);
     let mut scribe = Scribe::new(place.path());
     // One stage at a time: what is written down is in the order in which it happened.
-    let mut arguments: Vec<&str> = story.arguments.iter().map(String::as_str).collect();
+    let mut arguments = story.arguments();
     if let Some(jobs) = arguments.iter().position(|word| *word == "--jobs") {
         arguments[jobs + 1] = "1";
     }
-    let variables = setting.variables();
     let ended = trace(
         &setting.program,
         place.path(),
         &arguments,
-        &variables,
+        &story.variables(setting),
         &mut scribe,
     );
     scribe.agrees()?;
@@ -159,58 +167,109 @@ fn once(setting: &Setting, trial: &Trial<'_>) -> Result<(), String> {
     check::recovers(setting, place.path(), story, allowed)
 }
 
-/// Leaves out each sync of the run, one at a time: something must then be lost or torn. A sync of which nobody
-/// would notice that it is not there would be one too many. Those of unfinished work save work only.
+/// Leaves out each sync of each run, and moves it behind the next name that is given: something must then be lost
+/// or torn somewhere. A sync of which nobody would notice that it is not there, or late, would be one too many. Those of
+/// unfinished work save work only.
 fn without_one_sync(setting: &Setting, histories: &[History<'_>], found: &mut Found) {
-    let Some(history) = histories.iter().find(|history| history.story.name == "run") else {
-        return;
-    };
-    let syncs: Vec<usize> = (0..history.events.len())
-        .filter(|index| {
-            let event = &history.events[*index];
-            matches!(
+    let mut trials = Vec::new();
+    for history in histories.iter().filter(|history| history.story.recorded) {
+        for (index, event) in history.events.iter().enumerate() {
+            let syncs = matches!(
                 event,
                 Event::SyncFile(_) | Event::SyncFolder(_) | Event::SyncAll
-            ) && !is_unfinished(history, event)
-        })
-        .collect();
-    let failures = each(setting, &syncs, |sync| {
+            );
+            if syncs && !is_unfinished(history, event) {
+                trials.push((history, index, Fault::LeftOut));
+                // The last ones are for the end: there is no name behind them.
+                let late = too_late(history, index);
+                trials.extend(late.map(|after| (history, index, Fault::Behind(after))));
+            }
+        }
+    }
+    let failures = each(setting, &trials, |(history, sync, fault)| {
         let mut events = history.events.clone();
-        events.remove(*sync);
-        let left_out = History {
+        let event = events.remove(*sync);
+        if let Fault::Behind(after) = *fault {
+            events.insert(after, event);
+        }
+        let faulty = History {
             story: history.story,
             start: history.start.clone(),
             events,
             ended_well: history.ended_well,
         };
-        if is_noticed(&left_out) {
+        if less_than_promised(&faulty).is_some() {
             return Ok(());
         }
         Err(format!(
-            "nobody notices that {} is left out",
+            "{}: nobody notices that {} is {fault:?}",
+            history.story.name,
             describe(history, *sync)
         ))
     });
-    found.add(syncs.len(), "syncs left out, one at a time", failures);
+    let what = "syncs left out, or moved behind the next name, one at a time";
+    found.add(trials.len(), what, failures);
 }
 
-/// Whether a power cut somewhere leaves less than was promised: a torn file under its name in the cache or in
-/// the work tree, or something missing after the end.
-fn is_noticed(history: &History<'_>) -> bool {
+/// The change behind which a sync is too late: the file gets its name; any file does; what it has done is recorded.
+fn too_late(history: &History<'_>, sync: usize) -> Option<usize> {
+    let mut disk = history.start.clone();
+    for (index, event) in history.events.iter().enumerate() {
+        if index > sync
+            && let Event::Name(folder, changes) = event
+            && let Some(folder) = disk.path_of(*folder)
+        {
+            let mut named = changes.iter().filter_map(|(name, id)| Some((name, (*id)?)));
+            let is_promise = named.any(|(name, id)| {
+                let is_meant = match history.events[sync] {
+                    Event::SyncFile(file) => file == id,
+                    Event::SyncFolder(_) => points_back(event),
+                    _ => disk.is_file(id),
+                };
+                is_meant && is_promised(&folder.join(name))
+            });
+            if is_promise {
+                return Some(index);
+            }
+        }
+        disk.apply(event);
+    }
+    None
+}
+
+/// What is done to a sync.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    LeftOut,
+    Behind(usize),
+}
+
+/// Where a power cut leaves less than was promised: a torn file under its name in the cache or in the work tree, or
+/// something missing behind a record of it, or after the end.
+fn less_than_promised(history: &History<'_>) -> Option<String> {
     let mut disk = history.start.clone();
     let mut random = Random::new(0, 0);
-    for event in &history.events {
-        if points_back(event) && is_less(&disk) {
-            return true;
+    let changes = history.events.len();
+    for (index, event) in history.events.iter().enumerate() {
+        if points_back(event)
+            && let Some(path) = less(&disk)
+        {
+            let path = path.display();
+            return Some(format!(
+                "{path} is not on the disk when change {index} of {changes} records it"
+            ));
         }
         disk.apply(event);
         let names = matches!(event, Event::Name(..));
         let torn = disk.left_after(Loss::Contents, &mut random).torn;
-        if names && torn.iter().any(|path| is_kept(path)) {
-            return true;
+        if names && let Some(path) = torn.iter().find(|path| is_kept(path)) {
+            let path = path.display();
+            return Some(format!(
+                "{path} has its name at change {index} of {changes} and may be torn"
+            ));
         }
     }
-    is_less(&disk)
+    less(&disk).map(|path| format!("{} is not on the disk at the end", path.display()))
 }
 
 /// Whether a name is given to a record of what has been done: all of that has to be on the disk by then.
@@ -224,14 +283,15 @@ fn points_back(event: &Event) -> bool {
     })
 }
 
-/// Whether something that is promised would not outlive the end of the power.
-fn is_less(disk: &Disk) -> bool {
+/// Something that is promised and would not outlive the end of the power.
+fn less(disk: &Disk) -> Option<PathBuf> {
     let mut random = Random::new(0, 0);
     let now = disk.survivors(Loss::None, &mut random);
     let left = disk.survivors(Loss::All, &mut random);
-    now.iter()
+    now.into_iter()
         .filter(|(path, bytes)| bytes.is_some() && is_promised(path))
-        .any(|(path, bytes)| left.get(path) != Some(bytes))
+        .find(|(path, bytes)| left.get(path) != Some(bytes))
+        .map(|(path, _)| path)
 }
 
 /// Whether a sync is about a checkpoint: its files are named `writing-…` first, in a folder named by a key.
@@ -270,7 +330,7 @@ fn is_below(path: &Path, shelves: &[&str]) -> bool {
 /// Which sync it is, by the last name of what it is about.
 fn describe(history: &History<'_>, sync: usize) -> String {
     let (Event::SyncFile(id) | Event::SyncFolder(id)) = &history.events[sync] else {
-        return String::new();
+        return format!("the sync of everything at change {sync}");
     };
     let names = history.events.iter().filter_map(|event| match event {
         Event::Name(_, changes) => changes

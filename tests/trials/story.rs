@@ -5,11 +5,12 @@ use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::Setting;
+use crate::{Setting, Variables, variables};
 
 /// A pipeline with every way in which the program touches files: data and scripts of the project, programs
 /// of the user's with children of their own, several outputs, a training with checkpoints, a figure, exports.
@@ -77,6 +78,39 @@ pub struct Story {
     pub truth: Truth,
     /// What has to be recorded where the command ends well.
     pub recorded: bool,
+    /// What is planted in the program that the story is of; for a way of working that this machine does not need.
+    pub planted: Option<&'static str>,
+    /// Whether the pipeline has just run in its place, so that the program remembers the run.
+    pub remembered: bool,
+}
+
+impl Story {
+    /// A copy of the project as it is found.
+    pub fn place(&self, setting: &Setting) -> Place {
+        let place = Place::copy_of(&self.start);
+        if self.remembered {
+            let honest = Setting {
+                planted: None,
+                ..setting.clone()
+            };
+            for _ in 0..2 {
+                run(&honest, place.path()).expect("the pipeline runs");
+                // A state counts once the clock that stamps files has gone on.
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        place
+    }
+
+    /// The variables that the program gets.
+    pub fn variables(&self, setting: &Setting) -> Variables {
+        variables([self.planted, setting.planted.as_deref()])
+    }
+
+    /// Its arguments.
+    pub fn arguments(&self) -> Vec<&str> {
+        self.arguments.iter().map(String::as_str).collect()
+    }
 }
 
 /// What a run has to give.
@@ -273,6 +307,10 @@ pub fn all(setting: &Setting) -> Vec<Story> {
     fs_err::remove_file(twice.path().join("p.lock")).expect("removed");
     let damaged = Place::copy_of(&done);
     damage(damaged.path());
+    let bare = Place::copy_of(&done);
+    for export in ["again.txt", "results/text/a.txt"] {
+        fs_err::remove_file(bare.path().join(export)).expect("removed");
+    }
     let id = truth.run.clone();
     let story = |name, start: &Place, condition, arguments: &[&str], truth: &Truth| Story {
         name,
@@ -281,12 +319,19 @@ pub fn all(setting: &Setting) -> Vec<Story> {
         arguments: arguments.iter().map(|&word| word.to_owned()).collect(),
         truth: truth.clone(),
         recorded: arguments[0] == "run",
+        planted: None,
+        remembered: false,
     };
     let (whole, broken) = (Condition::Whole, Condition::Damaged);
     let two = ["run", "p.yaml", "--json", "-q", "--jobs", "2"];
-    vec![
+    let mut stories = vec![
         story("run", &fresh, whole, &two, &truth),
         story("cached run", &done, whole, &two, &truth),
+        Story {
+            remembered: true,
+            ..story("remembered run", &done, whole, &two, &truth)
+        },
+        story("export again", &bare, whole, &two, &truth),
         story("edit and run", &edited, whole, &two, &edited_truth),
         story(
             "gc",
@@ -304,7 +349,15 @@ pub fn all(setting: &Setting) -> Vec<Story> {
             &truth,
         ),
         story("heal", &damaged, broken, &["reproduce", &id], &truth),
-    ]
+    ];
+    // A program that is built for release knows one way only on one machine.
+    if cfg!(debug_assertions) {
+        stories.push(Story {
+            planted: Some("each-synced-alone"),
+            ..story("run, each file synced alone", &fresh, whole, &two, &truth)
+        });
+    }
+    stories
 }
 
 /// Damages a file of each shelf of a cache.

@@ -19,6 +19,8 @@ use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getpgid};
 
+use crate::Variables;
+
 /// What is done with a call that is about to be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -72,8 +74,11 @@ pub struct Ended {
     pub hung: bool,
 }
 
-/// The longest that a trial may take.
-const LONGEST: Duration = Duration::from_secs(60);
+/// The longest that a trial may take, in moments of [`MOMENT`]. They are counted one by one: while the whole machine or all
+/// of the trials are held still, none go by.
+pub const LONGEST: u32 = 600;
+/// One of them.
+pub const MOMENT: Duration = Duration::from_millis(100);
 /// The longest that children may outlive the program.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -82,7 +87,7 @@ pub fn trace(
     program: &Path,
     folder: &Path,
     arguments: &[&str],
-    variables: &[(&str, &str)],
+    variables: &Variables,
     watcher: &mut dyn Watcher,
 ) -> Ended {
     let beside = tempfile::tempdir().expect("a folder");
@@ -100,7 +105,7 @@ pub fn trace(
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())
         .env("NO_COLOR", "1")
         .env("RUST_BACKTRACE", "0")
-        .envs(variables.iter().copied())
+        .envs(variables.iter().cloned())
         .stdin(Stdio::piped())
         .stdout(create(&stdout))
         .stderr(create(&stderr));
@@ -118,7 +123,8 @@ pub fn trace(
     drop(stdin);
     let (done, wait) = mpsc::channel::<()>();
     let watchdog = std::thread::spawn(move || {
-        let late = wait.recv_timeout(LONGEST) == Err(mpsc::RecvTimeoutError::Timeout);
+        let late =
+            (0..LONGEST).all(|_| wait.recv_timeout(MOMENT) == Err(mpsc::RecvTimeoutError::Timeout));
         if late {
             let _ = kill(main, Signal::SIGKILL);
         }

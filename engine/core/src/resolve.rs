@@ -234,7 +234,8 @@ impl Surroundings {
         let request = request_of(stage)?;
         let scratch = self.store.layout().scratch(&Key(request));
         let locked = self.locked(stage);
-        if locked.is_none() {
+        let made = locked.is_none();
+        if made {
             self.store.scratch(&Key(request))?;
         }
         let locked = locked.and_then(|locked| locked.resolved.clone());
@@ -244,7 +245,7 @@ impl Surroundings {
             scratch,
             reporter: self.reporter(stage, self.stop.clone()),
         };
-        let empty = outside.locked.is_none().then(|| outside.scratch.clone());
+        let empty = made.then(|| outside.scratch.clone());
         let resolved = without_panic(stage.kind.name(), || stage.params.resolve(outside))?;
         if let Some(folder) = empty {
             // It goes only where nothing was fetched.

@@ -175,10 +175,12 @@ impl Work<'_> {
                 // The end of the run, which nobody listens to any more, is no matter of this stage.
                 let _ = reports.send(Report::Computed(index));
             });
-        let _lock = self.wait_for_lock(&keyed.key)?;
-        if self.lookup == FromCache::Allowed
-            && let Some(action) = look_up(self.surroundings, self.stage, &keyed.key)?
-        {
+        let lock = self.wait_for_lock(&keyed.key)?;
+        let look_up = || match self.lookup {
+            FromCache::Allowed => look_up(self.surroundings, self.stage, &keyed.key),
+            FromCache::Forced => Ok(None),
+        };
+        if let Some(action) = look_up()? {
             return Ok((action, true));
         }
         *started = Instant::now();
@@ -206,6 +208,12 @@ impl Work<'_> {
             // Something that it reads may have gone meanwhile: then it is no failure of the stage.
             if error.kind != StageErrorKind::Interrupted {
                 self.verify_inputs(keyed)?;
+            }
+            // Without locks another program may have been in its way, and may have made it.
+            if !lock.is_sure()
+                && let Some(action) = look_up()?
+            {
+                return Ok((action, true));
             }
             let worth = matches!(
                 error.kind,
