@@ -1,19 +1,25 @@
 //! A process of the user's: started in a clean environment, listened to, and ended with all its children.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io::Write;
-use std::os::fd::OwnedFd;
+use std::ffi::OsString;
+use std::io::{PipeReader, PipeWriter, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_setfl};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, pidfd_send_signal};
+use rustix::io::retry_on_intr;
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitOptions, kill_process_group, pidfd_open, pidfd_send_signal,
+    waitpid,
+};
 use taper_engine::{Context, Reporter, StageError};
 
-use super::child;
+use super::child::Program;
 
 /// Lines of its output that an error shows.
 const SHOWN: usize = 20;
@@ -36,24 +42,28 @@ pub fn run(
     folder: &Path,
     context: &Context,
 ) -> Result<(), StageError> {
-    let Some((program, rest)) = arguments.split_first() else {
+    let Some(program) = arguments.first() else {
         return Err(StageError::invalid("it is not said what to run").at("run"));
     };
-    let mut command = std::process::Command::new(program);
-    command
-        .args(rest)
-        .current_dir(folder)
-        .env_clear()
-        .envs(environment(folder))
-        .envs(variables)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    command.process_group(0);
-    if !taper_cache::planted("child-unbound") {
-        child::bind(&mut command);
+    let mut environment: BTreeMap<&str, OsString> = environment(folder);
+    environment.extend(
+        variables
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.into())),
+    );
+    let pairs = environment.iter();
+    let pairs = pairs.map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat());
+    let nothing = fs_err::File::open("/dev/null")?;
+    let (mut streams, [stdout, stderr]) = Streams::open()?;
+    let started = Program {
+        arguments,
+        environment: pairs.collect(),
+        search: &environment["PATH"],
+        folder,
+        streams: [nothing.file().as_fd(), stdout.as_fd(), stderr.as_fd()],
     }
-    let child = command.spawn().map_err(|error| {
+    .start();
+    let leader = started.map_err(|error| {
         let error = StageError::failed(format!("cannot run `{program}`: {error}"));
         match program.contains('/') {
             true => error.help("is it among `files`, and does it begin with `#!`?"),
@@ -61,8 +71,9 @@ pub fn run(
         }
         .at("run")
     })?;
-    let mut group = Group { child, ended: None };
-    let mut streams = Streams::of(&mut group.child)?;
+    // Only the program has them open from here on: what it says ends with it.
+    drop((stdout, stderr));
+    let mut group = Group::of(leader);
     let mut output = Output::new(context);
     let status = group.wait(&mut streams, &mut output, &context.reporter)?;
     match status.success() {
@@ -72,7 +83,7 @@ pub fn run(
 }
 
 /// What every program gets: nothing of the machine but where programs are.
-fn environment(folder: &Path) -> BTreeMap<&'static str, std::ffi::OsString> {
+fn environment(folder: &Path) -> BTreeMap<&'static str, OsString> {
     let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
     [
         ("PATH", path),
@@ -134,55 +145,67 @@ pub fn end_leftovers(folder: &Path) -> Result<(), StageError> {
 
 /// What the program says on its two streams.
 ///
-/// They are looked at by the thread that waits for the program: ten thousand small commands start no
-/// thread of their own.
+/// They are read by the thread that waits for the program: ten thousand small commands start no thread of
+/// their own.
 struct Streams {
     open: Vec<Stream>,
 }
 
 struct Stream {
     name: &'static str,
-    pipe: OwnedFd,
+    pipe: PipeReader,
     /// The beginning of a line whose end has not come yet.
     line: Vec<u8>,
 }
 
 impl Streams {
-    fn of(child: &mut Child) -> Result<Self, StageError> {
-        let stdout = child
-            .stdout
-            .take()
-            .map(|pipe| ("stdout", OwnedFd::from(pipe)));
-        let stderr = child
-            .stderr
-            .take()
-            .map(|pipe| ("stderr", OwnedFd::from(pipe)));
+    /// Two pipes, and the ends that are the program's.
+    fn open() -> Result<(Self, [PipeWriter; 2]), StageError> {
+        let (stdout, to_stdout) = std::io::pipe()?;
+        let (stderr, to_stderr) = std::io::pipe()?;
         let mut open = Vec::new();
-        for (name, pipe) in [stdout, stderr].into_iter().flatten() {
+        for (name, pipe) in [("stdout", stdout), ("stderr", stderr)] {
             fcntl_setfl(&pipe, OFlags::NONBLOCK).map_err(std::io::Error::from)?;
             let line = Vec::new();
             open.push(Stream { name, pipe, line });
         }
-        Ok(Self { open })
+        Ok((Self { open }, [to_stdout, to_stderr]))
     }
 
     /// Passes on what was said since the last time; answers whether something was.
     fn listen(&mut self, output: &mut Output<'_>) -> Result<bool, StageError> {
         let mut heard = false;
-        for stream in &mut self.open {
-            heard |= stream.read(output)?;
+        let mut ended = Vec::new();
+        for (place, stream) in self.open.iter_mut().enumerate() {
+            match stream.read(output)? {
+                Heard::Something => heard = true,
+                Heard::Nothing => {}
+                Heard::End => ended.push(place),
+            }
+        }
+        for place in ended.into_iter().rev() {
+            self.open.remove(place).finish(output)?;
         }
         Ok(heard)
     }
 }
 
+/// What a look at a stream brought.
+enum Heard {
+    Something,
+    Nothing,
+    /// Nobody has its other end open any more.
+    End,
+}
+
 impl Stream {
-    /// Reads what there is; answers whether there was something.
-    fn read(&mut self, output: &mut Output<'_>) -> Result<bool, StageError> {
+    /// Reads what there is.
+    fn read(&mut self, output: &mut Output<'_>) -> Result<Heard, StageError> {
         let mut buffer = [0; 1 << 14];
         let length = match rustix::io::read(&self.pipe, &mut buffer) {
+            Ok(0) => return Ok(Heard::End),
             Ok(length) => length,
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => 0,
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return Ok(Heard::Nothing),
             Err(error) => return Err(std::io::Error::from(error).into()),
         };
         self.line.extend_from_slice(&buffer[..length]);
@@ -193,7 +216,7 @@ impl Stream {
         if self.line.len() > LONGEST_KEPT {
             self.finish(output)?;
         }
-        Ok(length > 0)
+        Ok(Heard::Something)
     }
 
     /// Passes on a line without an end.
@@ -207,11 +230,21 @@ impl Stream {
 
 /// A process with all its children; ended with them when this is dropped.
 struct Group {
-    child: Child,
+    leader: Pid,
+    /// Tells when the leader ends, where the system can.
+    end: Option<OwnedFd>,
     ended: Option<ExitStatus>,
 }
 
 impl Group {
+    fn of(leader: Pid) -> Self {
+        Self {
+            leader,
+            end: pidfd_open(leader, PidfdFlags::empty()).ok(),
+            ended: None,
+        }
+    }
+
     /// Passes on what the program says, until it has ended.
     fn wait(
         &mut self,
@@ -232,9 +265,25 @@ impl Group {
                 return Ok(status);
             }
             self.stop_if_asked(reporter)?;
-            // An eighth of the time that it has run already: a short program is seen to end at once.
-            std::thread::sleep((start.elapsed() / 8).clamp(SHORTEST_PAUSE, LONGEST_PAUSE));
+            self.pause(streams, start.elapsed());
         }
+    }
+
+    /// Waits until the program says something or ends, but not for long: the user may want it to stop.
+    fn pause(&self, streams: &Streams, elapsed: Duration) {
+        let pause = match &self.end {
+            Some(_) => LONGEST_PAUSE,
+            // An eighth of the time that it has run already: a short program is seen to end at once.
+            None => (elapsed / 8).clamp(SHORTEST_PAUSE, LONGEST_PAUSE),
+        };
+        let pipes = streams.open.iter().map(|stream| stream.pipe.as_fd());
+        let watched = pipes.chain(self.end.as_ref().map(AsFd::as_fd));
+        let mut watched: Vec<PollFd<'_>> = watched
+            .map(|one| PollFd::from_borrowed_fd(one, PollFlags::IN))
+            .collect();
+        let pause = Timespec::try_from(pause).ok();
+        // Whatever ended the pause, all is looked at next.
+        let _ = poll(&mut watched, pause.as_ref());
     }
 
     fn stop_if_asked(&mut self, reporter: &Reporter) -> Result<(), StageError> {
@@ -246,7 +295,9 @@ impl Group {
 
     fn poll(&mut self) -> Result<Option<ExitStatus>, StageError> {
         if self.ended.is_none() {
-            self.ended = self.child.try_wait()?;
+            let found = waitpid(Some(self.leader), WaitOptions::NOHANG);
+            let found = found.map_err(std::io::Error::from)?;
+            self.ended = found.map(|(_, status)| ExitStatus::from_raw(status.as_raw()));
         }
         Ok(self.ended)
     }
@@ -259,23 +310,30 @@ impl Group {
             std::thread::sleep(LONGEST_PAUSE);
         }
         self.signal(Signal::KILL);
-        drop(self.child.wait());
+        self.wait_for_end();
+    }
+
+    fn wait_for_end(&mut self) {
+        if self.ended.is_none() {
+            let found = retry_on_intr(|| waitpid(Some(self.leader), WaitOptions::empty()));
+            let status = found
+                .ok()
+                .flatten()
+                .map_or(0, |(_, status)| status.as_raw());
+            self.ended = Some(ExitStatus::from_raw(status));
+        }
     }
 
     fn signal(&self, signal: Signal) {
         // It may have ended in the meantime, which is as well.
-        if let Some(group) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
-            let _ = kill_process_group(group, signal);
-        }
+        let _ = kill_process_group(self.leader, signal);
     }
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
         self.signal(Signal::KILL);
-        if self.ended.is_none() {
-            drop(self.child.wait());
-        }
+        self.wait_for_end();
     }
 }
 
