@@ -170,6 +170,7 @@ pub fn question<'a>(
         stages,
         device,
         variables: own_variables(),
+        best: || devices().best(),
     }
 }
 

@@ -20,6 +20,7 @@ use taper_cache::memories::{boot, program};
 use taper_cache::{Blob, BlobName, Digest, Identity, Key, Manifest, RunId, Store, Tick};
 
 use crate::explain::{Forecast, PlanReport, PlannedState};
+use crate::kind::Device;
 use crate::lock::Lock;
 use crate::plan::{DeviceChoice, Plan, PlannedLocal, PlannedStage};
 use crate::registry::Kinds;
@@ -28,7 +29,7 @@ use crate::run::{Origin, RunReport, StageReport, StageState};
 use crate::schedule::{Outcome, Settled};
 
 /// The first line of a memory.
-const FORMAT: &str = "taper memory 2";
+const FORMAT: &str = "taper memory 3";
 /// How many milliseconds to wait for the clock that stamps files to go on.
 const PATIENCE: u32 = 50;
 
@@ -46,6 +47,8 @@ pub struct Question<'a> {
     pub device: Option<DeviceChoice>,
     /// Variables of the environment that the program itself listens to.
     pub variables: Vec<(OsString, OsString)>,
+    /// Looks for what `auto` means; only where that matters.
+    pub best: fn() -> Device,
 }
 
 impl Question<'_> {
@@ -68,6 +71,9 @@ impl Question<'_> {
         let run: RunId = rest.next("run")?.parse().ok()?;
         let pipeline = serde_json::from_str(rest.next("pipeline")?).ok()?;
         let metrics = serde_json::from_str(rest.next("metrics")?).ok()?;
+        if let Some(class) = rest.next("auto") {
+            ((self.best)().class() == class).then_some(())?;
+        }
         while let Some(line) = rest.next("export") {
             let (state, path) = line.split_once(' ')?;
             let path = surroundings.root.join(path);
@@ -107,7 +113,9 @@ impl Question<'_> {
         let survey: Digest = rest.next("survey")?.parse().ok()?;
         (rest.0.is_empty() && store.has_run(&run)).then_some(())?;
         let keys: Vec<Key> = stages.iter().filter_map(|stage| stage.key).collect();
-        (store.survey(&keys, &blobs)?.digest == survey).then_some(RunReport {
+        (store.survey(&keys, &blobs)?.digest == survey).then_some(())?;
+        // Last: whoever edits a file while all this is looked at gets a run that sees it.
+        surroundings.edited().is_empty().then_some(RunReport {
             run: Some(run),
             pipeline,
             stages,
@@ -201,12 +209,6 @@ impl Past<'_> {
             ..
         } = self;
         surroundings.is_local().then_some(())?;
-        // What `auto` means may be another device next time.
-        let is_open = |stage: &PlannedStage| {
-            let device = surroundings.device.unwrap_or(stage.settings.device);
-            stage.kind.computes() && device == DeviceChoice::Auto
-        };
-        (!self.plan.stages.iter().any(is_open)).then_some(())?;
         let store = &surroundings.store;
         let settled = self.settled()?;
         let keys: Vec<Key> = settled.iter().map(|one| one.key).collect();
@@ -244,6 +246,13 @@ impl Past<'_> {
             serde_json::to_string(&self.plan.name).ok()?,
             serde_json::to_string(&report.metrics).ok()?,
         );
+        // What `auto` means may be another device next time.
+        let is_open = |stage: &PlannedStage| {
+            stage.kind.computes() && surroundings.choice_of(stage) == DeviceChoice::Auto
+        };
+        if self.plan.stages.iter().any(is_open) {
+            writeln!(text, "auto {}", surroundings.devices.best().class()).ok()?;
+        }
         for (path, state) in exported.keys().zip(&exports) {
             writeln!(text, "export {state} {}", path.to_str()?).ok()?;
         }
@@ -423,4 +432,56 @@ pub(crate) fn worth_knowing<'a>(
         .zip(looked)
         .filter(|(_, looked)| looked.settled)
         .map(|((path, blob), looked)| (path, looked.state, *blob))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Options;
+    use crate::check::check_file;
+    use crate::event::Events;
+    use crate::executor::LocalExecutor;
+    use crate::run::{RunOptions, run};
+    use crate::toy::TOYS;
+
+    #[test]
+    fn what_auto_means_is_looked_for_and_compared() {
+        if boot().is_none() || program().is_none() {
+            return;
+        }
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("p.yaml");
+        let text =
+            "taper: 1\nstages:\n  a: { words: { text: hello } }\n  b: { fit: { data: a } }\n";
+        fs_err::write(&file, text).expect("written");
+        let checked = check_file(TOYS, &file, folder.path(), &Options::default());
+        let plan = checked.plan.expect("it can run");
+        let surroundings = Surroundings::open(&file, None, Events::nowhere()).expect("opened");
+        let question = |best| Question {
+            file: &file,
+            set: &[],
+            variant: &[],
+            stages: &[],
+            device: None,
+            variables: Vec::new(),
+            best,
+        };
+        let origin = Origin {
+            file: file.clone(),
+            text: text.to_owned(),
+            overrides: BTreeMap::new(),
+        };
+        let options = RunOptions {
+            memory: Some(question(|| Device::Cpu).name(&surroundings)),
+            ..RunOptions::default()
+        };
+        let executor = LocalExecutor { kinds: TOYS };
+        let report = run(&plan, &origin, &surroundings, &executor, &options).expect("it ran");
+        let recall = |best| question(best).recall(TOYS, &surroundings);
+        let found = recall(|| Device::Cpu).expect("nothing has changed");
+        assert_eq!(found.run, report.run);
+        assert!(recall(|| Device::Cuda(0)).is_none());
+        fs_err::write(&file, text.replace("{ data", "{ fast: true, data")).expect("written");
+        assert!(recall(|| Device::Cpu).is_none());
+    }
 }
