@@ -87,6 +87,8 @@ pub enum Wanted {
     Run(RunId),
     /// Those of the pipeline with this name.
     Pipeline(String),
+    /// Those of the pipeline file that was named so.
+    File(String),
 }
 
 impl Wanted {
@@ -95,7 +97,7 @@ impl Wanted {
         match self {
             Self::All => String::new(),
             Self::Run(run) => run.to_string(),
-            Self::Pipeline(name) => serde_json::to_string(name).expect("a text"),
+            Self::Pipeline(name) | Self::File(name) => serde_json::to_string(name).expect("a text"),
         }
     }
 
@@ -104,6 +106,7 @@ impl Wanted {
             Self::All => true,
             Self::Run(run) => summary.run == *run,
             Self::Pipeline(name) => summary.pipeline == *name,
+            Self::File(name) => summary.file == *name,
         }
     }
 }

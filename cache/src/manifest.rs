@@ -85,6 +85,12 @@ impl FromStr for ArtifactType {
 #[serde(try_from = "String", into = "String")]
 pub struct BlobName(String);
 
+impl std::borrow::Borrow<str> for BlobName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
 impl BlobName {
     /// Checks and takes a name.
     ///

@@ -143,10 +143,7 @@ impl Workplace {
 
     /// Where a file of an artifact is.
     pub fn file(&self, manifest: &Manifest, name: &str) -> Option<PathBuf> {
-        let (_, blob) = manifest
-            .blobs
-            .iter()
-            .find(|(candidate, _)| candidate.as_str() == name)?;
+        let blob = manifest.blobs.get(name)?;
         Some(self.store.layout().blob(&blob.digest))
     }
 }

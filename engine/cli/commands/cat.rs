@@ -90,7 +90,7 @@ pub fn run(args: Args, output: Output) -> Result<Exit, Failure> {
 
 /// The file that most people want to see: of a single file that, else what sums the artifact up.
 fn first_choice(manifest: &Manifest) -> Option<String> {
-    let has = |name: &str| manifest.blobs.keys().any(|one| one.as_str() == name);
+    let has = |name: &str| manifest.blobs.contains_key(name);
     let favourite = match manifest.artifact_type {
         ArtifactType::Metrics => "metrics.json",
         ArtifactType::Plot => "plot.json",

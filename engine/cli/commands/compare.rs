@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
-use taper_cache::{RunRecord, Wanted};
+use taper_cache::{Digest, RunRecord, Wanted};
 
 use super::show::params;
 use crate::exit_code::Exit;
@@ -91,44 +91,78 @@ fn last_two(place: &Workplace) -> Result<Vec<Column>, Failure> {
 /// The variants of a run, a column each. A stage that follows some params of the matrix only is part of every
 /// variant with these values.
 fn variants(place: &Workplace, run: &RunRecord) -> Result<Vec<Column>, Failure> {
-    let parts = |variant: &str| -> BTreeSet<String> {
-        let parts = variant.split(',').filter(|part| !part.is_empty());
-        parts.map(str::to_owned).collect()
-    };
-    let all: BTreeSet<&str> = run
-        .stages
+    // The stages of each variant, by its parts.
+    let mut all: BTreeMap<Variant<'_>, (&str, Vec<Made<'_>>)> = BTreeMap::new();
+    for stage in &run.stages {
+        let (name, variant) = split(&stage.name);
+        let (_, stages) = all.entry(parts(variant)).or_insert((variant, Vec::new()));
+        stages.push((name, &stage.artifact));
+    }
+    // Which params variants follow: a few, where there may be thousands of variants.
+    let shapes: BTreeSet<BTreeSet<&str>> = all.keys().map(shape).collect();
+    let covered = all.keys().flat_map(|variant| smaller(variant, &shapes));
+    let covered: BTreeSet<Variant<'_>> = covered.collect();
+    let whole = all
         .iter()
-        .map(|stage| split(&stage.name).1)
-        .collect();
-    let is_part = |one: &str, of: &str| parts(one).is_subset(&parts(of));
-    let whole: Vec<&str> = all
-        .iter()
-        .copied()
-        .filter(|one| !all.iter().any(|other| other != one && is_part(one, other)))
-        .collect();
+        .filter(|(variant, _)| !covered.contains(*variant));
+    let mut whole: Vec<_> = whole.map(|(variant, (text, _))| (*text, variant)).collect();
+    whole.sort_unstable();
     if whole.len() < 2 {
         let short = run.id.short();
         let failure = Failure::usage(format!("the run {short} has no variants to compare"));
         return Err(failure.help(format!("taper compare {short} ANOTHER")));
     }
     let params = params(run);
-    let column = |variant: &str| {
+    let column = |(text, variant): (&str, &Variant<'_>)| {
         let mut column = Column {
             run: run.id.to_string(),
             pipeline: run.pipeline.clone(),
-            variant: variant.to_owned(),
-            params: values(variant, &params),
+            variant: text.to_owned(),
+            params: values(text, &params),
             ..Column::default()
         };
-        for stage in &run.stages {
-            let (name, part) = split(&stage.name);
-            if is_part(part, variant) {
-                column.add(place, name, &stage.artifact);
+        let mut of = smaller(variant, &shapes);
+        of.push(variant.clone());
+        for (_, stages) in of.iter().filter_map(|one| all.get(one)) {
+            for (name, artifact) in stages {
+                column.add(place, name, artifact);
             }
         }
         column
     };
     Ok(whole.into_iter().map(column).collect())
+}
+
+/// A stage's name and what it made.
+type Made<'m> = (&'m str, &'m Digest);
+/// A variant, as its parts: `lr=1e-3`.
+type Variant<'v> = BTreeSet<&'v str>;
+
+fn parts(variant: &str) -> Variant<'_> {
+    variant.split(',').filter(|part| !part.is_empty()).collect()
+}
+
+/// The param that a part of a variant gives a value.
+fn param(part: &str) -> &str {
+    part.split_once('=').map_or(part, |(name, _)| name)
+}
+
+/// The params that a variant follows.
+fn shape<'v>(variant: &Variant<'v>) -> BTreeSet<&'v str> {
+    variant.iter().map(|part| param(part)).collect()
+}
+
+/// What a variant is where fewer params are followed.
+fn smaller<'v>(variant: &Variant<'v>, shapes: &BTreeSet<BTreeSet<&str>>) -> Vec<Variant<'v>> {
+    let own = shape(variant);
+    let below = shapes
+        .iter()
+        .filter(|names| names.is_subset(&own) && **names != own);
+    let limited = below.map(|names| {
+        let kept = variant.iter().filter(|part| names.contains(param(part)));
+        kept.copied().collect()
+    });
+    limited.collect()
 }
 
 /// `model[lr=1e-3]` is `model` in the variant `lr=1e-3`.
@@ -175,7 +209,7 @@ fn whole(place: &Workplace, run: &RunRecord) -> Column {
 }
 
 impl Column {
-    fn add(&mut self, place: &Workplace, stage: &str, artifact: &taper_cache::Digest) {
+    fn add(&mut self, place: &Workplace, stage: &str, artifact: &Digest) {
         self.artifacts
             .insert(stage.to_owned(), artifact.to_string());
         for (measure, value) in place.metrics(artifact).unwrap_or_default() {

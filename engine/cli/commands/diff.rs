@@ -1,6 +1,6 @@
 //! `taper diff`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 use taper_cache::{RunRecord, StageRecord};
@@ -91,8 +91,9 @@ fn differing(a: &Map<String, Value>, b: &Map<String, Value>) -> Map<String, Valu
 
 fn compare(a: &RunRecord, b: &RunRecord) -> Result<Vec<Compared>, Failure> {
     let mut all = Vec::new();
+    let (olds, news) = (by_name(a), by_name(b));
     for new in &b.stages {
-        let (state, changes) = match a.stage(&new.name) {
+        let (state, changes) = match olds.get(new.name.as_str()) {
             None => ("only in the second", Vec::new()),
             Some(old) if old.key == new.key && old.artifact == new.artifact => ("same", Vec::new()),
             Some(old) if old.key == new.key => ("same key, other bytes", Vec::new()),
@@ -105,7 +106,8 @@ fn compare(a: &RunRecord, b: &RunRecord) -> Result<Vec<Compared>, Failure> {
             changes,
         });
     }
-    for old in a.stages.iter().filter(|old| b.stage(&old.name).is_none()) {
+    let is_gone = |old: &&StageRecord| !news.contains_key(old.name.as_str());
+    for old in a.stages.iter().filter(is_gone) {
         all.push(Compared {
             name: old.name.clone(),
             state: "only in the first",
@@ -113,6 +115,11 @@ fn compare(a: &RunRecord, b: &RunRecord) -> Result<Vec<Compared>, Failure> {
         });
     }
     Ok(all)
+}
+
+fn by_name(run: &RunRecord) -> BTreeMap<&str, &StageRecord> {
+    let named = run.stages.iter().map(|stage| (stage.name.as_str(), stage));
+    named.collect()
 }
 
 fn changes(old: &StageRecord, new: &StageRecord) -> Result<Vec<Change>, Failure> {

@@ -1,5 +1,6 @@
 //! `taper run`.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use serde_json::{Map, Value, json};
@@ -296,11 +297,12 @@ fn stages(report: &RunReport, output: Output) -> String {
 fn places(prepared: &Prepared, report: &RunReport, output: Output) -> String {
     let mut rows = Rows::bare(output.out);
     let mut any = false;
+    let done = report.stages.iter().filter(|one| one.artifact.is_some());
+    let done: BTreeSet<&str> = done.map(|one| one.name.as_str()).collect();
     for stage in &prepared.plan.stages {
-        let Some(done) = report.stages.iter().find(|one| one.name == stage.name) else {
+        if !done.contains(stage.name.as_str()) {
             continue;
-        };
-        let Some(_) = done.artifact else { continue };
+        }
         let place = match (&stage.settings.export, report.run) {
             (Some(target), _) => target.clone(),
             (None, Some(run)) if stage.kind.name() == "plot" => {

@@ -1,5 +1,7 @@
 //! `taper show`.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 use taper_cache::{Execution, RunRecord};
 use taper_engine::Options;
@@ -119,16 +121,18 @@ impl Stage {
 }
 
 fn stages(place: &Workplace, run: &RunRecord, done: &[Execution]) -> Vec<Stage> {
+    // The last time that each really ran, as far as this cache knows.
+    let mut ran = BTreeMap::new();
+    for stage in done.iter().flat_map(|execution| &execution.stages) {
+        if !stage.cached {
+            ran.insert(stage.name.as_str(), stage.seconds);
+        }
+    }
     run.stages
         .iter()
         .map(|stage| {
             let lookup = place.store.manifest(&stage.artifact).ok();
             let manifest = lookup.and_then(|lookup| lookup.found());
-            // The last time that the stage really ran, as far as this cache knows.
-            let ran = done.iter().rev().find_map(|execution| {
-                let mut stages = execution.stages.iter();
-                stages.find(|one| one.name == stage.name && !one.cached)
-            });
             let record = place.store.layout().record(&stage.key);
             let has_record =
                 std::fs::read_dir(&record).is_ok_and(|mut files| files.next().is_some());
@@ -141,7 +145,7 @@ fn stages(place: &Workplace, run: &RunRecord, done: &[Execution]) -> Vec<Stage> 
                 artifact_type: manifest.as_ref().map(|m| m.artifact_type.name()),
                 files: manifest.as_ref().map_or(0, |m| m.blobs.len()),
                 bytes: manifest.as_ref().map_or(0, |m| m.size()),
-                seconds: ran.map(|ran| ran.seconds),
+                seconds: ran.get(stage.name.as_str()).copied(),
                 record: has_record.then(|| record.display().to_string()),
             }
         })

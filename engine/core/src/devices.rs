@@ -1,5 +1,7 @@
 //! Which devices this machine has: what `auto` means here, and why a device that a pipeline names is not there.
 
+use std::collections::BTreeSet;
+
 use crate::diagnostic::Diagnostic;
 use crate::explain::{PlanReport, PlannedState};
 use crate::kind::Device;
@@ -107,11 +109,11 @@ pub fn missing(
     wished: Option<DeviceChoice>,
     devices: &Devices,
 ) -> Vec<Diagnostic> {
-    let runs = |stage: &&PlannedStage| {
-        let mut stages = forecast.stages.iter();
-        stages.any(|one| one.name == stage.name && one.state != PlannedState::Cached)
-    };
-    let running = plan.stages.iter().filter(runs);
+    let to_run = forecast.stages.iter();
+    let to_run = to_run.filter(|one| one.state != PlannedState::Cached);
+    let to_run: BTreeSet<&str> = to_run.map(|one| one.name.as_str()).collect();
+    let running = plan.stages.iter();
+    let running = running.filter(|stage| to_run.contains(stage.name.as_str()));
     let mut problems: Vec<Diagnostic> = Vec::new();
     for problem in running.filter_map(|stage| problem(stage, wished, devices)) {
         if problems.iter().all(|other| other.span != problem.span) {

@@ -4,7 +4,7 @@ use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use taper_cache::{Digest, Key, RunRecord};
+use taper_cache::{Digest, Key, StageRecord, Wanted};
 
 use crate::error::EngineError;
 use crate::key::{Change, Ingredients};
@@ -150,7 +150,8 @@ fn change(ingredient: &str, old: Option<&str>, new: Option<&str>) -> Change {
 struct Past<'a> {
     surroundings: &'a Surroundings,
     file: String,
-    last: OnceCell<Option<RunRecord>>,
+    /// The stages of the last run, by name; none where there was no run.
+    last: OnceCell<BTreeMap<String, StageRecord>>,
 }
 
 impl<'a> Past<'a> {
@@ -182,7 +183,7 @@ impl<'a> Past<'a> {
     }
 
     fn ingredients(&self, name: &str) -> Result<Option<(Vec<u8>, Digest)>, EngineError> {
-        if let Some(stage) = self.last_run()?.as_ref().and_then(|run| run.stage(name)) {
+        if let Some(stage) = self.last_stages()?.get(name) {
             return Ok(Some((stage.ingredients.clone(), stage.artifact)));
         }
         let Some(locked) = self.surroundings.lock.stages.get(name) else {
@@ -192,19 +193,17 @@ impl<'a> Past<'a> {
         Ok(action.map(|action| (action.ingredients, action.artifact)))
     }
 
-    fn last_run(&self) -> Result<&Option<RunRecord>, EngineError> {
+    fn last_stages(&self) -> Result<&BTreeMap<String, StageRecord>, EngineError> {
         if let Some(last) = self.last.get() {
             return Ok(last);
         }
         let store = &self.surroundings.store;
-        let mut found = None;
-        for sequence in store.executions()?.into_iter().rev() {
-            let execution = store.execution(sequence)?.found();
-            if let Some(execution) = execution.filter(|execution| execution.file == self.file) {
-                found = store.run(&execution.run)?.found();
-                break;
-            }
+        let mut stages = Vec::new();
+        if let Some(last) = store.summaries(Wanted::File(self.file.clone()))?.next() {
+            let run = store.run(&last?.run)?.found();
+            stages = run.map(|run| run.stages).unwrap_or_default();
         }
-        Ok(self.last.get_or_init(|| found))
+        let by_name = stages.into_iter().map(|stage| (stage.name.clone(), stage));
+        Ok(self.last.get_or_init(|| by_name.collect()))
     }
 }

@@ -203,11 +203,8 @@ impl ArtifactFiles {
 
     /// Where the file `name` is, where there is one. The path has neither this name nor its extension.
     pub fn path(&self, name: &str) -> Option<PathBuf> {
-        self.manifest
-            .blobs
-            .iter()
-            .find(|(candidate, _)| candidate.as_str() == name)
-            .map(|(_, blob)| (self.locate.0)(&blob.digest))
+        let blob = self.manifest.blobs.get(name)?;
+        Some((self.locate.0)(&blob.digest))
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicBool;
 
 use serde::Serialize;
 use taper_cache::{
-    Action, Batch, Digest, Lookup, Manifest, RunId, RunRecord, StageRecord, Staging, Store,
+    Action, Digest, Lookup, Manifest, RunId, RunRecord, StageRecord, Staging, Store,
 };
 
 use crate::canonical::{Map, Value};
@@ -186,8 +186,10 @@ pub fn fresh_store(store: &Store) -> Result<(Staging, Store), EngineError> {
 
 /// A run of the pipeline in a fresh cache, beside the lock that it was run with.
 pub fn compare_with_lock(report: &RunReport, lock: &Lock) -> Reproduction {
+    let now = report.stages.iter().map(|stage| (&stage.name, stage));
+    let now: BTreeMap<_, _> = now.collect();
     let stages = lock.stages.iter().map(|(name, locked)| {
-        let now = report.stages.iter().find(|stage| &stage.name == name);
+        let now = now.get(name);
         let got = now.and_then(|stage| stage.artifact);
         Reproduced {
             name: name.clone(),
@@ -267,8 +269,7 @@ fn bring(store: &Store, place: &Store, digest: &Digest) -> Result<(), StageError
 }
 
 fn copy(from: &Store, to: &Store, manifest: &Manifest) -> Result<(), StageError> {
-    let _keeping = to.keeping()?;
-    let mut batch = Batch::default();
+    let mut batch = to.batch()?;
     for blob in manifest.blobs.values() {
         if !matches!(to.verify_blob(blob)?, Lookup::Found(_)) {
             to.copy_in(&from.layout().blob(&blob.digest), &mut batch)?;
