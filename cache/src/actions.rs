@@ -153,8 +153,7 @@ impl Store {
     /// # Errors
     /// Where the file system refuses.
     pub fn put_action(&self, action: &Action) -> Result<(), CacheError> {
-        let _keeping = self.keeping()?;
-        let mut batch = Batch::default();
+        let mut batch = self.batch()?;
         self.add_action(action, &mut batch)?;
         self.commit(batch)
     }
@@ -173,7 +172,7 @@ impl Store {
     /// # Errors
     /// Where the file system refuses.
     pub fn put_manifests(&self, action: &Action) -> Result<(), CacheError> {
-        let mut batch = Batch::default();
+        let mut batch = self.batch()?;
         self.add_manifests(action, &mut batch)?;
         self.commit(batch)
     }

@@ -11,17 +11,19 @@ use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 
 use rustix::fs::syncfs;
-use rustix::io::retry_on_intr;
+use rustix::io::{Errno, retry_on_intr};
 use tempfile::TempPath;
 
 use crate::error::CacheError;
+use crate::locks::Keeping;
 use crate::memories::is_local;
 use crate::{Store, planted};
 
-/// Files that have no names yet, each with the path that it is to have.
-#[derive(Debug, Default)]
+/// Files that have no names yet, each with the path that it is to have. Until they have, `gc` removes nothing.
+#[derive(Debug)]
 pub struct Batch {
     files: Vec<(Held, PathBuf)>,
+    _keeping: Keeping,
 }
 
 /// A file that has no name yet.
@@ -55,6 +57,17 @@ struct State {
 }
 
 impl Store {
+    /// Begins a batch.
+    ///
+    /// # Errors
+    /// Where the cache cannot be written to.
+    pub fn batch(&self) -> Result<Batch, CacheError> {
+        Ok(Batch {
+            files: Vec::new(),
+            _keeping: self.keeping()?,
+        })
+    }
+
     /// Whether files wait for a round, and are not synced one by one.
     pub(crate) fn has_rounds(&self) -> bool {
         let root = self.layout().root();
@@ -71,7 +84,7 @@ impl Store {
         target: PathBuf,
     ) -> Result<(), CacheError> {
         if batch.files.len() >= MOST {
-            self.commit(std::mem::take(batch))?;
+            self.commit_files(std::mem::take(&mut batch.files))?;
         }
         batch.files.push((path, target));
         Ok(())
@@ -82,30 +95,47 @@ impl Store {
     ///
     /// # Errors
     /// Where the file system refuses. Then the files without a name are gone.
-    pub fn commit(&self, batch: Batch) -> Result<(), CacheError> {
-        if batch.files.is_empty() {
+    pub fn commit(&self, mut batch: Batch) -> Result<(), CacheError> {
+        self.commit_files(std::mem::take(&mut batch.files))
+    }
+
+    fn commit_files(&self, files: Vec<(Held, PathBuf)>) -> Result<(), CacheError> {
+        if files.is_empty() {
             return Ok(());
         }
         if planted("named-before-round") {
-            self.name(batch)?;
+            self.name(files)?;
             return self.round();
         }
         self.round()?;
-        self.name(batch)
+        self.name(files)
     }
 
-    fn name(&self, batch: Batch) -> Result<(), CacheError> {
-        for (held, target) in batch.files {
+    fn name(&self, files: Vec<(Held, PathBuf)>) -> Result<(), CacheError> {
+        for (held, target) in files {
             let folder = target.parent().unwrap_or(Path::new("."));
-            self.inner.unsynced.make_folder(folder)?;
-            if target.symlink_metadata().is_ok_and(|there| there.is_dir()) {
-                self.set_aside(&target, "it is a folder");
-            }
-            let named = match held {
-                Held::Ours(path) => path.persist(&target).map_err(|failed| failed.error),
-                Held::Staged(path) => rustix::fs::rename(path, &target).map_err(io::Error::from),
+            let from: &Path = match &held {
+                Held::Ours(path) => path,
+                Held::Staged(path) => path,
             };
-            named.map_err(CacheError::io("write", &target))?;
+            let rename = || rustix::fs::rename(from, &target);
+            // Most folders are there already, and hardly ever one in the place of a file: that is asked afterwards.
+            let mut named = rename();
+            if named == Err(Errno::NOENT) {
+                self.inner.unsynced.make_folder(folder)?;
+                named = rename();
+            }
+            if named == Err(Errno::ISDIR) {
+                self.set_aside(&target, "it is a folder");
+                named = rename();
+            }
+            named
+                .map_err(io::Error::from)
+                .map_err(CacheError::io("write", &target))?;
+            if let Held::Ours(mut path) = held {
+                // It is not there any more under its first name.
+                path.disable_cleanup(true);
+            }
             self.inner.unsynced.note(folder);
         }
         Ok(())
@@ -143,7 +173,7 @@ impl Store {
         }
     }
 
-    fn sync_all(&self) -> Result<(), rustix::io::Errno> {
+    fn sync_all(&self) -> Result<(), Errno> {
         let Some(Some(root)) = self.inner.rounds.root.get() else {
             return Ok(());
         };
@@ -177,7 +207,6 @@ fn tells_of_errors() -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::Digest;
     use crate::store::tests::fresh;
 
@@ -193,7 +222,7 @@ mod tests {
                     for text in part {
                         let path = folder.path().join(text);
                         fs_err::write(&path, text).expect("written");
-                        let mut batch = Batch::default();
+                        let mut batch = store.batch().expect("made");
                         store.copy_in(&path, &mut batch).expect("copied");
                         store.commit(batch).expect("named");
                     }
@@ -217,7 +246,7 @@ mod tests {
         let (folder, store) = fresh();
         let path = folder.path().join("file");
         fs_err::write(&path, "x").expect("written");
-        let mut batch = Batch::default();
+        let mut batch = store.batch().expect("made");
         let blob = store.copy_in(&path, &mut batch).expect("copied");
         drop(batch);
         assert!(!store.has_blob(&blob));

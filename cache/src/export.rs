@@ -183,8 +183,11 @@ impl Store {
             Err(error) => return Err(CacheError::io("read", source)(error)),
         };
         let written = files::clone(&mut from, file)
-            .and_then(|()| file.seek(SeekFrom::Start(0)))
-            .and_then(|_| files::digest(file, blob.size))
+            .and_then(|()| file.seek(SeekFrom::End(0)))
+            .and_then(|size| {
+                file.seek(SeekFrom::Start(0))?;
+                files::digest(file, size)
+            })
             .and_then(|found| file.sync_all().map(|()| found));
         let (digest, _) = written.map_err(CacheError::io("write", shown))?;
         if digest == blob.digest || planted("export-unverified") {

@@ -63,7 +63,12 @@ pub(crate) fn open(path: &Path) -> io::Result<(File, Metadata)> {
 /// Reads a plain file whole. A file that did not grow since it was opened costs one call to read it.
 pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     let (mut file, metadata) = open(path)?;
-    let size = usize::try_from(metadata.len()).map_err(io::Error::other)?;
+    read_open(&mut file, metadata.len())
+}
+
+/// Reads so many bytes of an open file; fewer are an error.
+pub(crate) fn read_open(file: &mut File, size: u64) -> io::Result<Vec<u8>> {
+    let size = usize::try_from(size).map_err(io::Error::other)?;
     let mut bytes = vec![0; size];
     file.read_exact(&mut bytes)?;
     Ok(bytes)
@@ -79,6 +84,9 @@ pub(crate) fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {
 }
 
 /// The digest and size of what an open file holds from its beginning. Large files are hashed by all cores.
+///
+/// `size` is how much there was a moment ago. No more is read, so that a small file costs one call; whether it has
+/// grown since is for the caller to see.
 pub(crate) fn digest(file: &mut File, size: u64) -> io::Result<(Digest, u64)> {
     const CHUNK: usize = 4 << 20;
     const WORTH_THREADS: usize = 512 << 10;
@@ -87,8 +95,13 @@ pub(crate) fn digest(file: &mut File, size: u64) -> io::Result<(Digest, u64)> {
     let mut total = 0;
     loop {
         let mut filled = 0;
-        while filled < buffer.len() {
-            match file.read(&mut buffer[filled..]) {
+        // No further than the end where that is known; a file that says that it is empty may be one of the system's.
+        let wanted = match usize::try_from(size.saturating_sub(total)) {
+            Ok(left @ 1..) => left.min(buffer.len()),
+            _ => buffer.len(),
+        };
+        while filled < wanted {
+            match file.read(&mut buffer[filled..wanted]) {
                 Ok(0) => break,
                 Ok(count) => filled += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -104,6 +117,9 @@ pub(crate) fn digest(file: &mut File, size: u64) -> io::Result<(Digest, u64)> {
             hasher.update(&buffer[..filled]);
         }
         total += filled as u64;
+        if total == size {
+            return Ok((hasher.finalize().into(), total));
+        }
     }
 }
 

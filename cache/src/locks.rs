@@ -55,7 +55,7 @@ impl Store {
     /// # Errors
     /// Where the cache cannot be written to.
     pub fn try_lock(&self, key: &Key) -> Result<Option<KeyLock>, CacheError> {
-        drop(self.keeping()?);
+        self.prepare()?;
         let path = self.layout().locks().join(format!("key-{key}"));
         if planted("lock-by-existence") {
             let file = OpenOptions::new().create_new(true).append(true).open(&path);
@@ -153,6 +153,6 @@ mod tests {
             .expect("listed")
             .map(|entry| entry.expect("an entry").file_name())
             .collect();
-        assert_eq!(left, ["store"]);
+        assert!(left.is_empty(), "{left:?}");
     }
 }

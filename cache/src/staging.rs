@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::commit::Batch;
 use crate::error::CacheError;
 use crate::files;
-use crate::locks::{Keeping, try_lock};
+use crate::locks::try_lock;
 use crate::manifest::{ArtifactType, Blob, BlobName, Manifest, ManifestError};
 use crate::{Action, Digest, Key, Store};
 
@@ -27,7 +27,6 @@ pub struct Sealed {
     manifest: Manifest,
     batch: Batch,
     staging: Staging,
-    _keeping: Keeping,
 }
 
 impl Sealed {
@@ -84,7 +83,7 @@ impl Store {
     /// # Errors
     /// Where the cache cannot be written to.
     pub fn scratch(&self, key: &Key) -> Result<PathBuf, CacheError> {
-        drop(self.keeping()?);
+        self.prepare()?;
         let folder = self.layout().scratch(key);
         files::make_passing_folder(&folder)?;
         Ok(folder)
@@ -104,7 +103,7 @@ impl Store {
     /// # Errors
     /// Where the cache cannot be written to.
     pub fn fresh_record(&self, key: &Key) -> Result<PathBuf, CacheError> {
-        drop(self.keeping()?);
+        self.prepare()?;
         let folder = self.layout().record(key);
         remove_folder(&folder)?;
         Ok(folder)
@@ -133,8 +132,7 @@ impl Staging {
         // Names first: a name that cannot be taken is said before any file is moved.
         let unnamed = names.keys().map(|name| (name.clone(), nothing)).collect();
         Manifest::new(artifact_type, unnamed)?;
-        let keeping = self.store.keeping()?;
-        let mut batch = Batch::default();
+        let mut batch = self.store.batch()?;
         let mut blobs = BTreeMap::new();
         for (name, path) in names {
             blobs.insert(name, self.store.take(&path, &mut batch)?);
@@ -143,7 +141,6 @@ impl Staging {
             manifest: Manifest::new(artifact_type, blobs)?,
             batch,
             staging: self,
-            _keeping: keeping,
         })
     }
 }

@@ -74,14 +74,15 @@ impl Store {
     /// # Errors
     /// Where the cache cannot be written to.
     pub fn keeping(&self) -> Result<Keeping, CacheError> {
-        if self.inner.prepared.get().is_none() {
-            self.prepare()?;
-            self.inner.prepared.get_or_init(|| ());
-        }
+        self.prepare()?;
         Ok(Keeping::shared(&self.layout().locks()))
     }
 
-    fn prepare(&self) -> Result<(), CacheError> {
+    /// Makes the folders where they are missing, once.
+    pub(crate) fn prepare(&self) -> Result<(), CacheError> {
+        if self.inner.prepared.get().is_some() {
+            return Ok(());
+        }
         let root = self.layout().root();
         self.inner.unsynced.make_folder(root)?;
         for folder in [self.layout().staging(), self.layout().locks()] {
@@ -99,6 +100,7 @@ impl Store {
                 self.write(&path, text.as_bytes(), 0o666, Existing::Keep)?;
             }
         }
+        self.inner.prepared.get_or_init(|| ());
         Ok(())
     }
 
@@ -225,7 +227,7 @@ impl Store {
     /// # Errors
     /// Where the file system refuses.
     pub fn put_manifest(&self, manifest: &Manifest) -> Result<Digest, CacheError> {
-        let mut batch = Batch::default();
+        let mut batch = self.batch()?;
         let digest = self.add_manifest(manifest, &mut batch)?;
         self.commit(batch)?;
         Ok(digest)
@@ -258,7 +260,6 @@ impl Store {
         bytes: &[u8],
         mode: u32,
     ) -> Result<(), CacheError> {
-        let _keeping = self.keeping()?;
         let sync = if self.has_rounds() {
             Sync::Later
         } else {

@@ -2,8 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::io::Read;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -16,6 +15,7 @@ use taper_engine::{
 
 use crate::artifact::dataset::EXTENSION;
 use crate::artifact::{Files, Table};
+use crate::copying;
 use crate::data::choice::is_data;
 use crate::data::format::{Format, SourceFile};
 use crate::data::import::{Splits, import};
@@ -194,25 +194,18 @@ fn copy_in(files: &ArtifactFiles, folder: &Path) -> Result<(), StageError> {
         let Some(blob) = files.path(name) else {
             continue;
         };
-        let path = folder.join(name);
-        if let Some(parent) = path.parent() {
-            fs_err::create_dir_all(parent)?;
-        }
-        reflink_copy::reflink_or_copy(&blob, &path)
+        copying::copy(&blob, &folder.join(name), Some(mode))
             .map_err(|error| StageError::failed(format!("cannot lay out `{name}`: {error}")))?;
-        make_runnable(&path)?;
     }
     Ok(())
 }
 
 /// Blobs have no permissions: scripts and programs are known by their first bytes.
-fn make_runnable(path: &Path) -> Result<(), StageError> {
-    let mut first = [0; 4];
-    let length = fs_err::File::open(path)?.read(&mut first)?;
-    let runs = first[..length].starts_with(b"#!") || first == *b"\x7fELF";
-    let mode = if runs { 0o755 } else { 0o644 };
-    fs_err::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
-    Ok(())
+fn mode(head: &[u8]) -> u32 {
+    match head.starts_with(b"#!") || head.starts_with(b"\x7fELF") {
+        true => 0o755,
+        false => 0o644,
+    }
 }
 
 /// Checks what the program wrote, and moves it into the artifact.

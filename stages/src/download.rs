@@ -15,6 +15,7 @@ use taper_engine::{
     Stage, StageError,
 };
 
+use crate::copying;
 use crate::data::choice::{Wanted, choose, is_data, matching};
 use crate::data::columns::Declared;
 use crate::data::format::{Format, SourceFile};
@@ -776,8 +777,8 @@ fn unknown_format(name: &str) -> StageError {
 
 /// Puts a verified file into the artifact.
 fn keep(context: &Context, path: &Path, name: &str) -> Result<(), StageError> {
-    let target = context.create(name)?;
-    reflink_copy::reflink_or_copy(path, &target).map_err(|error| {
+    let target = context.out.join(name);
+    copying::copy(path, &target, None).map_err(|error| {
         StageError::failed(format!("cannot write {}: {error}", target.display()))
     })?;
     Ok(())

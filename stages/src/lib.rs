@@ -3,6 +3,7 @@
 pub mod artifact;
 pub mod classifier;
 pub mod command;
+pub mod copying;
 pub mod data;
 pub mod device;
 pub mod download;

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use taper_cache::{ArtifactType, Batch, BlobName, Lookup, Manifest, Store, blob_name};
+use taper_cache::{ArtifactType, BlobName, Lookup, Manifest, Store, blob_name};
 
 use crate::kind::StageError;
 use crate::memory::{Known, Looked, look_at_files};
@@ -32,10 +32,11 @@ pub fn find(root: &Path, local: &PlannedLocal) -> Result<BTreeMap<BlobName, Path
         .map_err(|error| place(format!("cannot find {}: {error}", root.display())))?;
     let path = root.join(written);
     let mut found = BTreeMap::new();
-    let mut add = |base: &Path, file: &Path, name: Option<String>| {
-        let real = file
-            .canonicalize()
-            .map_err(|error| place(format!("cannot read `{}`: {error}", shown(file, &root))))?;
+    let real_path = |path: &Path| {
+        path.canonicalize()
+            .map_err(|error| place(format!("cannot read `{}`: {error}", shown(path, &root))))
+    };
+    let mut add = |base: &Path, file: &Path, real: PathBuf, name: Option<String>| {
         if !real.starts_with(&root) {
             return Err(place(format!(
                 "`{}` is a link that leaves the project",
@@ -54,10 +55,17 @@ pub fn find(root: &Path, local: &PlannedLocal) -> Result<BTreeMap<BlobName, Path
         Ok(())
     };
     if path.is_file() {
-        add(&root, &path, Some(format!("file{}", extensions(&path))))?;
+        let name = format!("file{}", extensions(&path));
+        add(&root, &path, real_path(&path)?, Some(name))?;
     } else if path.is_dir() {
-        for file in below(&path).map_err(|error| place(error.to_string()))? {
-            add(&path, &file, None)?;
+        let real_folder = real_path(&path)?;
+        for (file, is_link) in below(&path).map_err(|error| place(error.to_string()))? {
+            // No link is followed on the way to what is no link itself.
+            let real = match (is_link, file.strip_prefix(&path)) {
+                (false, Ok(below)) => real_folder.join(below),
+                _ => real_path(&file)?,
+            };
+            add(&path, &file, real, None)?;
         }
     } else if local.path.contains(['*', '?', '[']) {
         let base = fixed_folder(written, &root);
@@ -68,7 +76,7 @@ pub fn find(root: &Path, local: &PlannedLocal) -> Result<BTreeMap<BlobName, Path
         for file in files {
             let file = file.map_err(|error| place(error.to_string()))?;
             if file.is_file() {
-                add(&base, &file, None)?;
+                add(&base, &file, real_path(&file)?, None)?;
             }
         }
     }
@@ -113,21 +121,22 @@ fn fixed_folder(pattern: &Path, root: &Path) -> PathBuf {
     root.join(fixed)
 }
 
-/// The files below a folder, without what belongs to git and to the cache.
-fn below(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+/// The files below a folder, without what belongs to git and to the cache, and whether each is a link.
+fn below(folder: &Path) -> std::io::Result<Vec<(PathBuf, bool)>> {
     let mut files = Vec::new();
     let mut folders = vec![folder.to_path_buf()];
     while let Some(folder) = folders.pop() {
         for entry in fs_err::read_dir(&folder)? {
             let entry = entry?;
             let path = entry.path();
-            if entry.file_type()?.is_dir() {
+            let file_type = entry.file_type()?;
+            if file_type.is_dir() {
                 let name = entry.file_name();
                 if name != ".git" && name != ".taper" {
                     folders.push(path);
                 }
             } else {
-                files.push(path);
+                files.push((path, file_type.is_symlink()));
             }
         }
     }
@@ -146,30 +155,35 @@ pub(crate) fn hash(
     Ok((Manifest::new(ArtifactType::Files, blobs)?, looked))
 }
 
-/// The artifact that files of the project are, kept in the cache.
+/// Keeps files of the project in the cache, as the artifact that they were found to be: those that are not there
+/// whole. Whether they still were what they are in the artifact; what is damaged is set aside.
 ///
 /// # Errors
 /// Where one cannot be read, or the cache cannot be written to.
-pub fn keep(store: &Store, files: &BTreeMap<BlobName, PathBuf>) -> Result<Manifest, StageError> {
-    let _keeping = store.keeping()?;
-    let mut batch = Batch::default();
-    let blobs = files
-        .iter()
-        .map(|(name, path)| Ok((name.clone(), store.copy_in(path, &mut batch)?)))
-        .collect::<Result<_, StageError>>()?;
-    let manifest = Manifest::new(ArtifactType::Files, blobs)?;
-    store.add_manifest(&manifest, &mut batch)?;
-    store.commit(batch)?;
-    Ok(manifest)
-}
-
-/// Whether an artifact is in the cache whole; what is damaged is set aside.
-///
-/// # Errors
-/// Where the file system refuses.
-pub fn is_kept(store: &Store, manifest: &Manifest) -> Result<bool, StageError> {
+pub fn keep(
+    store: &Store,
+    files: &BTreeMap<BlobName, PathBuf>,
+    manifest: &Manifest,
+) -> Result<bool, StageError> {
+    let mut missing = Vec::new();
+    for (path, blob) in files.values().zip(manifest.blobs.values()) {
+        if !matches!(store.verify_blob(blob)?, Lookup::Found(_)) {
+            missing.push((path, blob));
+        }
+    }
     let known = matches!(store.manifest(&manifest.digest())?, Lookup::Found(_));
-    Ok(known && store.has_blobs(manifest) && store.verify_artifact(manifest)?.is_empty())
+    if known && missing.is_empty() {
+        return Ok(true);
+    }
+    let mut batch = store.batch()?;
+    for (path, blob) in missing {
+        if store.copy_in(path, &mut batch)? != *blob {
+            return Ok(false);
+        }
+    }
+    store.add_manifest(manifest, &mut batch)?;
+    store.commit(batch)?;
+    Ok(true)
 }
 
 #[cfg(test)]
@@ -236,10 +250,22 @@ mod tests {
         let files = find(folder.path(), &local("data", false)).expect("found");
         let hash = |files| hash(files, &Known::new()).expect("hashed").0;
         let hashed = hash(&files);
-        assert!(!is_kept(&store, &hashed).expect("looked"));
-        assert_eq!(keep(&store, &files).expect("kept"), hashed);
-        assert!(is_kept(&store, &hashed).expect("looked"));
+        let is_kept = || {
+            let manifest = store.manifest(&hashed.digest()).expect("read").found();
+            manifest.is_some() && store.verify_artifact(&hashed).expect("read").is_empty()
+        };
+        assert!(!is_kept());
+        assert!(keep(&store, &files, &hashed).expect("kept"));
+        assert!(is_kept());
         fs_err::write(folder.path().join("data/a.csv"), "edited").expect("written");
-        assert_ne!(hash(&files), hashed);
+        assert!(keep(&store, &files, &hashed).expect("nothing to do"));
+        let edited = hash(&files);
+        assert_ne!(edited, hashed);
+        fs_err::write(folder.path().join("data/a.csv"), "again").expect("written");
+        assert!(!keep(&store, &files, &edited).expect("read"));
+        // What is there already is not copied again.
+        std::fs::remove_file(folder.path().join("data/deep/c.csv")).expect("removed");
+        fs_err::write(folder.path().join("data/a.csv"), "edited").expect("written");
+        assert!(keep(&store, &files, &edited).expect("kept"));
     }
 }

@@ -24,7 +24,7 @@ use crate::executor::{Executor, Job, arithmetic};
 use crate::kind::{Device, StageError, StageErrorKind};
 use crate::plan::{DeviceChoice, Plan, PlannedInput, PlannedStage};
 use crate::resolve::{Resolution, Surroundings};
-use crate::worker::{FromCache, Report, Task, Watch, Worker};
+use crate::worker::{End, FromCache, Report, Task, Watch, Worker};
 
 /// What to do when a stage fails.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -393,29 +393,34 @@ impl State<'_> {
     }
 
     fn take_report(&mut self, report: Report) {
-        let index = report.index();
-        self.computing.remove(&index);
-        if matches!(report, Report::Computed(_)) {
-            return;
-        }
-        self.active.remove(&index);
         match report {
-            Report::Computed(_) => {}
-            Report::Resolved(_, resolution) => match resolution {
+            Report::Computed(index) => {
+                self.computing.remove(&index);
+            }
+            Report::Ended(index, end) => {
+                self.computing.remove(&index);
+                self.active.remove(&index);
+                self.take_end(index, *end);
+            }
+        }
+    }
+
+    fn take_end(&mut self, index: usize, end: End) {
+        match end {
+            End::Resolved(resolution) => match resolution {
                 Ok(resolution) => {
                     self.resolutions.insert(index, resolution);
                     self.ready.insert(index);
                 }
                 Err(error) => self.fail(index, None, error, 0.0),
             },
-            Report::Edited(_) => self.key_again(index),
-            Report::Damaged(_, digests) => self.make_again(index, &digests),
-            Report::Done {
+            End::Edited => self.key_again(index),
+            End::Damaged(digests) => self.make_again(index, &digests),
+            End::Done {
                 keyed,
                 cached,
                 seconds,
                 result,
-                ..
             } => match result {
                 Ok(action) => {
                     let mut settled = keyed.settled(action, seconds);

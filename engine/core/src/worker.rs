@@ -33,35 +33,27 @@ pub(crate) enum FromCache {
     Forced,
 }
 
-/// What workers tell.
+/// What workers tell of a stage.
 pub(crate) enum Report {
     /// All that is left to do is to wait for the disk.
     Computed(usize),
-    Resolved(usize, Result<Resolution, StageError>),
+    /// The task has ended.
+    Ended(usize, Box<End>),
+}
+
+/// How a task ended.
+pub(crate) enum End {
+    Resolved(Result<Resolution, StageError>),
     /// Files of the project changed after they were hashed.
-    Edited(usize),
+    Edited,
     /// Artifacts of the stages before it are damaged.
-    Damaged(usize, BTreeSet<Digest>),
+    Damaged(BTreeSet<Digest>),
     Done {
-        index: usize,
         keyed: Box<Keyed>,
         cached: bool,
         seconds: f64,
         result: Result<Action, StageError>,
     },
-}
-
-impl Report {
-    /// The stage that it is about.
-    pub(crate) const fn index(&self) -> usize {
-        match self {
-            Self::Computed(index)
-            | Self::Resolved(index, _)
-            | Self::Edited(index)
-            | Self::Damaged(index, _)
-            | Self::Done { index, .. } => *index,
-        }
-    }
 }
 
 /// What ends a running stage from outside.
@@ -99,7 +91,8 @@ impl<'env> Worker<'env> {
         let task = self.tasks.lock().map(|tasks| tasks.recv());
         let report = match task {
             Ok(Ok(Task::Resolve(index))) => {
-                Report::Resolved(index, self.surroundings.resolve(&self.plan.stages[index]))
+                let resolution = self.surroundings.resolve(&self.plan.stages[index]);
+                Report::Ended(index, Box::new(End::Resolved(resolution)))
             }
             Ok(Ok(Task::Execute(index, keyed, watch, lookup))) => {
                 let work = Work {
@@ -110,7 +103,7 @@ impl<'env> Worker<'env> {
                     lookup,
                     reports: &self.reports,
                 };
-                work.report(index, keyed)
+                Report::Ended(index, Box::new(work.end(index, keyed)))
             }
             _ => return false,
         };
@@ -142,17 +135,16 @@ impl<E: Into<StageError>> From<E> for Obstacle {
 }
 
 impl Work<'_> {
-    fn report(&self, index: usize, keyed: Box<Keyed>) -> Report {
+    fn end(&self, index: usize, keyed: Box<Keyed>) -> End {
         let mut started = Instant::now();
         let done = self.make(index, &keyed, &mut started);
         let (cached, result) = match done {
             Ok((action, cached)) => (cached, Ok(action)),
-            Err(Obstacle::Edited) => return Report::Edited(index),
-            Err(Obstacle::Damaged(digests)) => return Report::Damaged(index, digests),
+            Err(Obstacle::Edited) => return End::Edited,
+            Err(Obstacle::Damaged(digests)) => return End::Damaged(digests),
             Err(Obstacle::Failed(error)) => (false, Err(error)),
         };
-        Report::Done {
-            index,
+        End::Done {
             keyed,
             cached,
             seconds: started.elapsed().as_secs_f64(),
@@ -288,11 +280,12 @@ impl Work<'_> {
                 return Err(Obstacle::Edited);
             }
             let store = &self.surroundings.store;
-            if local::is_kept(store, &hashed.manifest)? {
-                continue;
-            }
-            let kept = local::keep(store, &hashed.files);
-            let same = kept.is_ok_and(|kept| kept == hashed.manifest);
+            let same = match local::keep(store, &hashed.files, &hashed.manifest) {
+                Ok(same) => same,
+                // A file may have gone meanwhile, or have become something else.
+                Err(_) if !self.surroundings.edited().is_empty() => false,
+                Err(error) => return Err(Obstacle::Failed(error)),
+            };
             if !same && !planted("edit-unnoticed") {
                 return Err(Obstacle::Edited);
             }
