@@ -2,8 +2,9 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
@@ -132,26 +133,27 @@ impl Kind for Command {
 
     fn run(&self, stage: &Stage<Self>, context: &Context) -> Result<(), StageError> {
         let params = &stage.params;
-        let folder = lay_out(params, context)?;
-        let own = fs_err::File::open(&folder)?.metadata()?;
-        process::run(&arguments(params), &params.env, &folder, context)?;
-        take_outputs(params, &folder, context)?;
-        is_still(&folder, &own)
+        let folder = context.scratch.clone();
+        let own = begin_anew(&folder)?;
+        let done = lay_out(params, context, &folder)
+            .and_then(|()| process::run(&arguments(params), &params.env, &folder, context))
+            .and_then(|()| take_outputs(params, &folder, context));
+        match done {
+            Err(error) if error.kind == StageErrorKind::Interrupted => Err(error),
+            // What went wrong in a folder that another has is nothing to tell.
+            done => is_still(&folder, &own).and(done),
+        }
     }
 }
 
 /// Whether a folder is still the one that it was: on a file system without locks another program may work
 /// on the same stage, and have begun anew in it. Then what was taken may be half of what it wrote.
 fn is_still(folder: &Path, own: &std::fs::Metadata) -> Result<(), StageError> {
-    let now = fs_err::metadata(folder)?;
-    if (own.dev(), own.ino()) == (now.dev(), now.ino()) {
-        return Ok(());
+    let same = |now: &std::fs::Metadata| (own.dev(), own.ino()) == (now.dev(), now.ino());
+    match fs_err::metadata(folder) {
+        Ok(now) if same(&now) => Ok(()),
+        _ => Err(process::taken()),
     }
-    Err(StageError::new(
-        StageErrorKind::Transient,
-        "another program runs the same stage in the same folder",
-    )
-    .help("run again when it has ended; on a file system with locks it would have waited"))
 }
 
 /// What is executed.
@@ -164,28 +166,42 @@ fn arguments(params: &Params) -> Vec<String> {
 
 /// Makes the folder in which the program runs, the scratch folder of its key, in the place of one that an
 /// earlier attempt left behind.
-fn lay_out(params: &Params, context: &Context) -> Result<PathBuf, StageError> {
-    let folder = context.scratch.clone();
-    if fs_err::read_dir(&folder)?.next().is_some() {
-        if taper_cache::planted("work-reused") {
-            return Ok(folder);
-        }
-        process::end_leftovers(&folder)?;
-        fs_err::remove_dir_all(&folder)?;
-        fs_err::create_dir(&folder)?;
+fn begin_anew(folder: &Path) -> Result<std::fs::Metadata, StageError> {
+    let is_left = fs_err::read_dir(folder)?.next().is_some();
+    if is_left && !taper_cache::planted("work-reused") {
+        process::end_leftovers(folder)?;
+        // Who has something to do with it meanwhile is another program that begins anew.
+        let replaced = fs_err::remove_dir_all(folder).and_then(|()| fs_err::create_dir(folder));
+        replaced.map_err(|error| match error.kind() {
+            ErrorKind::NotFound | ErrorKind::AlreadyExists | ErrorKind::DirectoryNotEmpty => {
+                process::taken()
+            }
+            _ => error.into(),
+        })?;
     }
-    fs_err::create_dir(folder.join("out"))?;
+    Ok(fs_err::metadata(folder)?)
+}
+
+/// Lays out what the program finds.
+fn lay_out(params: &Params, context: &Context, folder: &Path) -> Result<(), StageError> {
+    if taper_cache::planted("work-reused") && folder.join("out").exists() {
+        return Ok(());
+    }
+    fs_err::create_dir(folder.join("out")).map_err(|error| match error.kind() {
+        ErrorKind::AlreadyExists => process::taken(),
+        _ => error.into(),
+    })?;
     for output in params.outputs.keys() {
         fs_err::create_dir(folder.join("out").join(output))?;
     }
     for path in &params.files {
-        copy_in(&context.local(path)?, &folder)?;
+        copy_in(&context.local(path)?, folder)?;
     }
     for (name, input) in &params.inputs {
         let Files(files) = context.open(input)?;
         copy_in(&files, &folder.join("in").join(name))?;
     }
-    Ok(folder)
+    Ok(())
 }
 
 /// Copies: whatever the program does to them, the cache keeps its own.

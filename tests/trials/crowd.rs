@@ -19,7 +19,7 @@ pub fn run(setting: &Setting) -> Found {
     let rounds = setting.sized(2, 50, 1000);
     let programs = setting.sized(4, 8, 32);
     // A round at a time: the programs are the crowd.
-    let trials: Vec<u64> = (0..rounds as u64).collect();
+    let trials = setting.part_of((0..rounds as u64).collect());
     // Every fourth on a disk without locks.
     let lockless = Setting {
         planted: Some("no-locks".to_owned()),
@@ -32,7 +32,7 @@ pub fn run(setting: &Setting) -> Found {
             .map_err(|error| format!("round {trial}: {error}"))
     });
     found.add(
-        rounds,
+        trials.len(),
         format!("rounds of {programs} programs at once"),
         failures,
     );

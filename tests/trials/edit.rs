@@ -18,10 +18,10 @@ pub fn run(setting: &Setting) -> Found {
     let mut found = Found::default();
     let fresh = Place::new();
     story::write_project(fresh.path());
-    let count = setting.sized(10, 200, 2000);
-    let trials: Vec<u64> = (0..count as u64).collect();
+    let count = setting.sized(10_u64, 200, 2000);
+    let trials = setting.part_of((0..count).collect());
     let failures = each(setting, &trials, |trial| once(setting, &fresh, *trial));
-    found.add(count, "inputs edited in flight", failures);
+    found.add(trials.len(), "inputs edited in flight", failures);
     found
 }
 

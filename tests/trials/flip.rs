@@ -20,19 +20,18 @@ pub fn run(setting: &Setting) -> Found {
         .iter()
         .find(|story| story.name == "cached run")
         .expect("it is told");
-    let count = setting.sized(500, 50_000, 500_000);
-    let workers: Vec<u64> = (0..8).collect();
-    let failures = each(setting, &workers, |worker| {
-        in_process(story, count / 8, setting.seed.wrapping_add(*worker))
+    // In heaps of a hundred.
+    let heaps = setting.part_of((0..setting.sized(5_u64, 500, 5000)).collect());
+    let failures = each(setting, &heaps, |heap| {
+        in_process(story, 100, setting.seed.wrapping_add(*heap))
     });
-    found.add(count / 8 * 8, "bits flipped in process", failures);
+    found.add(heaps.len() * 100, "bits flipped in process", failures);
 
-    let count = setting.sized(10, 500, 5000);
-    let trials: Vec<u64> = (0..count as u64).collect();
+    let trials = setting.part_of((0..setting.sized(10_u64, 500, 5000)).collect());
     let failures = each(setting, &trials, |trial| {
         through_the_program(setting, story, *trial)
     });
-    found.add(count, "damages met by the program", failures);
+    found.add(trials.len(), "damages met by the program", failures);
     found
 }
 

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::tracer::Watchdog;
 use crate::{Setting, Variables, variables};
 
 /// A pipeline with every way in which the program touches files: data and scripts of the project, programs
@@ -227,13 +229,23 @@ pub fn program(setting: &Setting, folder: &Path, arguments: &[&str]) -> Command 
 
 /// Runs the program in a folder.
 pub fn taper(setting: &Setting, folder: &Path, arguments: &[&str]) -> Ran {
-    let output = program(setting, folder, arguments)
-        .output()
+    let child = program(setting, folder, arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
         .expect("the program starts");
+    let id = i32::try_from(child.id()).expect("small");
+    let watchdog = Watchdog::over(Pid::from_raw(id));
+    let output = child.wait_with_output().expect("it ends");
+    let mut stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    if watchdog.has_bitten() {
+        stderr.push_str("it hangs");
+    }
     Ran {
         code: output.status.code(),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        stderr,
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{Found, Setting};
 /// Tries.
 pub fn run(setting: &Setting) -> Found {
     let mut found = Found::default();
-    let count = setting.sized(300, 20_000, 1_000_000);
+    let count = setting.sized(300, 20_000, 1_000_000) / setting.part.1;
     let failures = race(count).err().into_iter().collect();
     found.add(count, "exports into a folder that is swapped", failures);
     found

@@ -10,6 +10,7 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Component, Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use nix::libc;
@@ -82,6 +83,34 @@ pub const MOMENT: Duration = Duration::from_millis(100);
 /// The longest that children may outlive the program.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// Ends a program that does not end by itself.
+pub struct Watchdog {
+    done: mpsc::Sender<()>,
+    thread: JoinHandle<bool>,
+}
+
+impl Watchdog {
+    /// Watches a program.
+    pub fn over(program: Pid) -> Self {
+        let (done, wait) = mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            let late = (0..LONGEST)
+                .all(|_| wait.recv_timeout(MOMENT) == Err(mpsc::RecvTimeoutError::Timeout));
+            if late {
+                let _ = kill(program, Signal::SIGKILL);
+            }
+            late
+        });
+        Self { done, thread }
+    }
+
+    /// Whether it had to end the program, which has ended by now.
+    pub fn has_bitten(self) -> bool {
+        drop(self.done);
+        self.thread.join().expect("no panic")
+    }
+}
+
 /// Runs the program in `folder` with `arguments`; `watcher` sees what it does below `folder`.
 pub fn trace(
     program: &Path,
@@ -121,15 +150,7 @@ pub fn trace(
     let mut stdin = child.stdin.take().expect("a pipe");
     stdin.write_all(b"\n").expect("it waits");
     drop(stdin);
-    let (done, wait) = mpsc::channel::<()>();
-    let watchdog = std::thread::spawn(move || {
-        let late =
-            (0..LONGEST).all(|_| wait.recv_timeout(MOMENT) == Err(mpsc::RecvTimeoutError::Timeout));
-        if late {
-            let _ = kill(main, Signal::SIGKILL);
-        }
-        late
-    });
+    let watchdog = Watchdog::over(main);
     let mut tracer = Tracer {
         main,
         folder: folder.canonicalize().expect("there"),
@@ -141,7 +162,6 @@ pub fn trace(
     };
     let left = tracer.follow();
     let (ended, later) = (tracer.ended, tracer.later);
-    drop(done);
     // Reaped already: the standard library has nothing to wait for.
     drop(child);
     Ended {
@@ -153,7 +173,7 @@ pub fn trace(
         stderr: fs_err::read_to_string(stderr).unwrap_or_default(),
         left,
         later,
-        hung: watchdog.join().expect("no panic"),
+        hung: watchdog.has_bitten(),
     }
 }
 

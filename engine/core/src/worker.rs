@@ -18,6 +18,9 @@ use crate::plan::{Plan, PlannedStage};
 use crate::resolve::{Resolution, Surroundings};
 use crate::schedule::{Keyed, Order, TICK, look_up, warn};
 
+/// How often a stage is tried again where another program may be in its way: for half a minute.
+const WITHOUT_LOCKS: u32 = 8;
+
 /// What workers do.
 pub(crate) enum Task {
     /// Asks the world outside.
@@ -212,7 +215,12 @@ impl Work<'_> {
                 StageErrorKind::Transient | StageErrorKind::Failed
             );
             let stopped = self.watch.stop.load(Ordering::Relaxed);
-            if !worth || stopped || attempt >= self.stage.settings.retries {
+            let in_the_way = !lock.is_sure() && error.kind == StageErrorKind::Transient;
+            let retries = match in_the_way {
+                true => self.stage.settings.retries.max(WITHOUT_LOCKS),
+                false => self.stage.settings.retries,
+            };
+            if !worth || stopped || attempt >= retries {
                 return Err(Obstacle::Failed(error));
             }
             self.surroundings.events.send(Event::StageFailed {
