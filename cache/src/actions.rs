@@ -14,6 +14,7 @@
 //! b3 <the BLAKE3 of all lines above>
 //! ```
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
@@ -167,24 +168,21 @@ impl Store {
         self.add_bytes(batch, path, &action.to_bytes(), 0o666)
     }
 
-    /// Keeps the manifests of an action: the whole, and each of its outputs.
+    /// Keeps the manifests of an action: the whole, and each of its outputs. Where they are there nothing is touched.
     ///
     /// # Errors
     /// Where the file system refuses.
     pub fn put_manifests(&self, action: &Action) -> Result<(), CacheError> {
+        if manifests_of(action).all(|manifest| self.has_manifest(&manifest)) {
+            return Ok(());
+        }
         let mut batch = self.batch()?;
         self.add_manifests(action, &mut batch)?;
         self.commit(batch)
     }
 
     fn add_manifests(&self, action: &Action, batch: &mut Batch) -> Result<(), CacheError> {
-        self.add_manifest(&action.manifest, batch)?;
-        for (name, artifact_type) in &action.parts {
-            if let Some(part) = action.manifest.part(name, *artifact_type) {
-                self.add_manifest(&part, batch)?;
-            }
-        }
-        Ok(())
+        manifests_of(action).try_for_each(|manifest| self.add_manifest(&manifest, batch).map(drop))
     }
 
     /// Forgets what `key` made.
@@ -204,6 +202,15 @@ impl Store {
     pub fn has_blobs(&self, manifest: &Manifest) -> bool {
         planted("blobs-unchecked") || manifest.blobs.values().all(|blob| self.has_blob(blob))
     }
+}
+
+/// The whole, and each of its outputs.
+fn manifests_of(action: &Action) -> impl Iterator<Item = Cow<'_, Manifest>> {
+    let parts = action.parts.iter().filter_map(|(name, artifact_type)| {
+        let part = action.manifest.part(name, *artifact_type)?;
+        Some(Cow::Owned(part))
+    });
+    std::iter::once(Cow::Borrowed(&action.manifest)).chain(parts)
 }
 
 /// Two hexadecimal digits a byte.

@@ -245,11 +245,16 @@ impl Store {
         let bytes = manifest.to_bytes();
         let digest = Digest::of(&bytes);
         let path = self.layout().manifest(&digest);
-        if files::read(&path).is_ok_and(|there| there == bytes) {
-            return Ok(digest);
+        if !holds(&path, &bytes) {
+            self.add_bytes(batch, path, &bytes, 0o444)?;
         }
-        self.add_bytes(batch, path, &bytes, 0o444)?;
         Ok(digest)
+    }
+
+    /// Whether a manifest is kept.
+    pub(crate) fn has_manifest(&self, manifest: &Manifest) -> bool {
+        let bytes = manifest.to_bytes();
+        holds(&self.layout().manifest(&Digest::of(&bytes)), &bytes)
     }
 
     /// Adds a small file to a batch.
@@ -275,6 +280,10 @@ pub(crate) fn is_no_file(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{InvalidData, UnexpectedEof};
     matches!(error.kind(), InvalidData | UnexpectedEof)
         || error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error())
+}
+
+fn holds(path: &Path, bytes: &[u8]) -> bool {
+    files::read(path).is_ok_and(|there| there == bytes)
 }
 
 #[cfg(test)]

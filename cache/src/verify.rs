@@ -134,11 +134,11 @@ impl Store {
                     path: self.layout().blob(&blob.digest),
                     key,
                 });
-                self.remove_action(&key)?;
+                repaired(self.remove_action(&key))?;
                 continue;
             }
             // The action holds its manifests: they are written again where they are missing.
-            self.put_manifests(&action)?;
+            repaired(self.put_manifests(&action))?;
         }
         Ok(())
     }
@@ -207,6 +207,14 @@ impl Verification {
     fn foreign(&mut self, paths: Vec<PathBuf>) {
         self.findings
             .extend(paths.into_iter().map(Finding::Foreign));
+    }
+}
+
+/// On a disk that may not be written to, what is wrong is told, and stays.
+fn repaired(done: Result<(), CacheError>) -> Result<(), CacheError> {
+    match done {
+        Err(error) if error.is_read_only() => Ok(()),
+        done => done,
     }
 }
 

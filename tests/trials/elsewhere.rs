@@ -133,6 +133,10 @@ fn refused(setting: &Setting, story: &Story) -> Result<(), String> {
         Some(1 | 4) if !says.is_empty() || !ended.stdout.trim().is_empty() => {}
         code => return Err(format!("ends with {code:?}: {}{says}", ended.stdout)),
     }
+    // What cannot be repaired is told all the same.
+    if story.name == "verify" && !ended.stdout.contains("is missing") {
+        return Err(format!("not all is told: {}{says}", ended.stdout));
+    }
     check::recovers(setting, place.path(), story, check::Allowed::after(story))
 }
 
