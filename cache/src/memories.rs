@@ -13,7 +13,8 @@ use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 use std::thread::Builder;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::error::{CacheError, Lookup, NOT_AS_WRITTEN};
 use crate::files::{self, Identity, Sync};
@@ -37,12 +38,18 @@ pub struct Survey {
 const PART: usize = 1024;
 
 impl Tick {
-    /// One that has gone by for certain: the clock that stamps files lags behind by a hundredth of a second at most.
-    pub fn past() -> Self {
-        const LAG: Duration = Duration::from_millis(20);
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let past = now.unwrap_or_default().saturating_sub(LAG);
-        Self(past.as_secs().cast_signed(), past.subsec_nanos().into())
+    /// What the clock that stamps files shows: no change from now on is stamped with an earlier tick.
+    pub fn now() -> Self {
+        let now = clock_gettime(ClockId::RealtimeCoarse);
+        Self(now.tv_sec, now.tv_nsec)
+    }
+
+    /// The last that may stand behind a time that a file system keeps: some keep whole seconds.
+    const fn of((seconds, nanoseconds): (i64, i64)) -> Self {
+        match nanoseconds {
+            0 => Self(seconds, 999_999_999),
+            _ => Self(seconds, nanoseconds),
+        }
     }
 }
 
@@ -55,9 +62,8 @@ impl Identity {
 
     /// When it changed last. Whatever changes it after that tick of the clock leaves another state.
     pub fn newest(&self) -> Tick {
-        let changed = Tick(self.changed.0, self.changed.1);
         // A time of modification can be set; one that lies ahead says that somebody plays with it.
-        changed.max(Tick(self.modified.0, self.modified.1))
+        Tick::of(self.changed).max(Tick::of(self.modified))
     }
 }
 
@@ -239,7 +245,13 @@ mod tests {
         assert_eq!(state.to_string().parse::<Identity>().ok(), Some(state));
         assert!("1:2".parse::<Identity>().is_err());
         let Identity { changed, .. } = state;
-        assert_eq!(state.newest(), Tick(changed.0, changed.1));
+        assert_eq!(state.newest(), Tick::of(changed));
+        assert!(Tick::of((1, 0)) > Tick::of((1, 5)) && Tick::of((1, 0)) < Tick::of((2, 1)));
+        while state.newest() >= Tick::now() {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        fs_err::write(&path, "bytez").expect("written");
+        assert_ne!(Identity::at(&path), Some(state));
         assert!(Identity::of_folder(&path).is_none());
     }
 

@@ -200,10 +200,10 @@ impl Store {
         if !is_prefix {
             return Err(CacheError::NotAPrefix(prefix.to_owned()));
         }
-        let found: Vec<RunId> = self
-            .runs()?
-            .into_iter()
-            .filter(|id| id.to_string().starts_with(&wanted))
+        let found: Vec<RunId> = names(&self.layout().runs())?
+            .iter()
+            .filter(|name| name.starts_with(&wanted))
+            .filter_map(|name| name.strip_suffix(".run")?.parse().ok())
             .collect();
         match found.as_slice() {
             [id] => Ok(*id),

@@ -329,7 +329,7 @@ fn states_of(root: &Path, exported: &Exported) -> Option<Vec<Identity>> {
 /// Waits until the clock that stamps files has gone past this tick; nothing where that takes too long.
 fn wait_for(newest: Tick) -> Option<()> {
     for _ in 0..PATIENCE {
-        if newest < Tick::past() {
+        if newest < Tick::now() {
             return Some(());
         }
         std::thread::sleep(Duration::from_millis(1));
@@ -397,7 +397,7 @@ pub(crate) fn look_at_files(
     let mut blobs = BTreeMap::new();
     let mut looked = Vec::new();
     for (name, path) in files {
-        let tick = Tick::past();
+        let tick = Tick::now();
         let (blob, state, settled) = match unchanged(known, path) {
             Some((blob, state)) => (blob, state, true),
             None => {

@@ -192,7 +192,8 @@ impl Surroundings {
 
     /// Remembers in which state each file was when it was hashed, where that is news.
     pub(crate) fn remember_files(&self) -> Result<(), CacheError> {
-        let mut all = self.known_files().clone();
+        let known = self.known_files();
+        let mut all = Known::new();
         if let (true, Ok(locals)) = (self.is_local(), self.locals.lock()) {
             for local in locals.values() {
                 let Local {
@@ -206,10 +207,17 @@ impl Surroundings {
                 }
             }
         }
-        if all == *self.known_files() {
+        if all
+            .iter()
+            .all(|(path, state)| known.get(path) == Some(state))
+        {
             return Ok(());
         }
-        all.retain(|path, _| path.exists());
+        for (path, state) in known {
+            if !all.contains_key(path) && path.exists() {
+                all.insert(path.clone(), *state);
+            }
+        }
         memory::remember_files(&self.store, &self.root, &all)
     }
 
