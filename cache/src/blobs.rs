@@ -38,7 +38,7 @@ impl Store {
     /// Where it is no plain file or the file system refuses.
     pub fn copy_in(&self, path: &Path, batch: &mut Batch) -> Result<Blob, CacheError> {
         let (mut from, metadata) = files::open(path).map_err(CacheError::io("read", path))?;
-        if metadata.len() <= SMALL && !planted("original-hashed") {
+        if metadata.len() <= SMALL {
             let bytes = files::read_open(&mut from, metadata.len())
                 .map_err(CacheError::io("read", path))?;
             let blob = Blob {
@@ -52,10 +52,7 @@ impl Store {
         let mut copy = files::temporary(&self.layout().staging(), 0o666)?;
         files::clone(&mut from, copy.as_file_mut()).map_err(CacheError::io("copy", path))?;
         let copy = copy.into_temp_path();
-        let mut blob = self.harden(&copy)?;
-        if planted("original-hashed") {
-            blob = Self::digest_of(path)?;
-        }
+        let blob = self.harden(&copy)?;
         let target = self.layout().blob(&blob.digest);
         self.add(batch, Held::Ours(copy), target)?;
         Ok(blob)

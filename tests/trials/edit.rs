@@ -46,12 +46,17 @@ fn once(setting: &Setting, fresh: &Place, trial: u64) -> Result<(), String> {
         folder: place.path().to_path_buf(),
         edit: &edit,
         at: 1 + random.below(400),
-        seen: 0,
+        close: random.once_in(2),
+        counted: 0,
+        since: None,
     };
     // Half of the runs find the first state cached.
     if random.once_in(2) {
         story::run(setting, place.path()).map_err(told)?;
         editor.at = 1 + random.below(60);
+    }
+    if editor.close {
+        editor.at = 1 + random.below(16);
     }
     let variables = setting.variables();
     let ended = trace(
@@ -61,11 +66,13 @@ fn once(setting: &Setting, fresh: &Place, trial: u64) -> Result<(), String> {
         &variables,
         &mut editor,
     );
-    let made = editor.seen >= editor.at;
-    if !made {
+    if editor.since.is_none() {
         edit.make(place.path());
     }
-    let told = |error: String| format!("edit {trial}, {edit:?} at {}: {error}", editor.at);
+    let told = |error: String| {
+        let close = if editor.close { " of its own" } else { "" };
+        format!("edit {trial}, {edit:?} at {}{close}: {error}", editor.at)
+    };
     if ended.code != Some(0) && !ended.stderr.contains("change") {
         return Err(told(format!(
             "exit code {:?}: {}",
@@ -74,7 +81,7 @@ fn once(setting: &Setting, fresh: &Place, trial: u64) -> Result<(), String> {
     }
     pairs_are_known(place.path(), &[&before.stages, &after.stages]).map_err(told)?;
     // The last thing that the program does is to look whether its inputs are as they were.
-    let in_time = made && editor.seen - editor.at > 6;
+    let in_time = editor.since.is_some_and(|since| since > 6);
     let gave_before = ended.stdout.contains(&before.run);
     if ended.code == Some(0) && !gave_before && !ended.stdout.contains(&after.run) {
         return Err(told("the run is of neither state".to_owned()));
@@ -188,18 +195,32 @@ impl Edit {
 struct Editor<'e> {
     folder: PathBuf,
     edit: &'e Edit,
+    /// The call behind which the edit is made.
     at: usize,
-    seen: usize,
+    /// Whether only calls about the file itself count: so that no window between two of them is too short.
+    close: bool,
+    counted: usize,
+    /// The calls since the edit.
+    since: Option<usize>,
 }
 
 impl Watcher for Editor<'_> {
     fn before(&mut self, _: &Call) -> Verdict {
-        self.seen += 1;
-        if self.seen == self.at {
-            self.edit.make(&self.folder);
-        }
         Verdict::Go
     }
 
-    fn after(&mut self, _: &Call, _: i64) {}
+    fn after(&mut self, call: &Call, _: i64) {
+        if let Some(since) = &mut self.since {
+            *since += 1;
+            return;
+        }
+        if self.close && !call.paths.iter().any(|path| path.ends_with(self.edit.file)) {
+            return;
+        }
+        self.counted += 1;
+        if self.counted == self.at {
+            self.edit.make(&self.folder);
+            self.since = Some(0);
+        }
+    }
 }

@@ -16,10 +16,25 @@ use crate::{Found, Setting};
 pub fn run(setting: &Setting) -> Found {
     let mut found = Found::default();
     let stories = story::all(setting);
-    let story = stories
-        .iter()
-        .find(|story| story.name == "cached run")
-        .expect("it is told");
+    let edited = stories.iter().find(|story| story.name == "edit and run");
+    let edited = edited.expect("it is told");
+    // Of everything there are two: what is swapped has something to be swapped with.
+    let honest = Setting {
+        planted: None,
+        ..setting.clone()
+    };
+    let start = Place::copy_of(&edited.start);
+    story::run(&honest, start.path()).expect("the pipeline runs");
+    let story = &Story {
+        name: "two runs",
+        start,
+        condition: Condition::Whole,
+        arguments: edited.arguments.clone(),
+        truth: edited.truth.clone(),
+        recorded: true,
+        planted: None,
+        remembered: false,
+    };
     // In heaps of a hundred.
     let heaps = setting.part_of((0..setting.sized(5_u64, 500, 5000)).collect());
     let failures = each(setting, &heaps, |heap| {
@@ -197,7 +212,10 @@ fn read(folder: &Path, name: &str) -> String {
 fn inflict(folder: &Path, damage: &str, random: &mut Random) -> Result<String, String> {
     let cache = folder.join(".taper");
     let files = named_files(&cache);
-    let path = &files[random.below(files.len())];
+    // Of each shelf as often: there are few runs.
+    let by_shelf: Vec<Vec<PathBuf>> = shelves(&cache, &files).into_values().collect();
+    let shelf = &by_shelf[random.below(by_shelf.len())];
+    let path = &shelf[random.below(shelf.len())];
     let below = path
         .strip_prefix(folder)
         .expect("below")
@@ -215,10 +233,7 @@ fn inflict(folder: &Path, damage: &str, random: &mut Random) -> Result<String, S
         "emptied" => overwrite(path, b""),
         "removed" => fs_err::remove_file(path).map_err(failed)?,
         "swapped" => {
-            let by_shelf = shelves(&cache, &files);
-            let shelf = path.strip_prefix(&cache).expect("below").iter().next();
-            let others = &by_shelf[&shelf.expect("a shelf").to_string_lossy().into_owned()];
-            let others: Vec<_> = others.iter().filter(|other| *other != path).collect();
+            let others: Vec<_> = shelf.iter().filter(|other| *other != path).collect();
             if others.is_empty() {
                 overwrite(path, b"");
                 return Ok(below);

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, Builder, Scope};
 use std::time::{Duration, Instant};
 
-use taper_cache::{Action, Digest, Key, Lookup, planted};
+use taper_cache::{Action, Digest, Key, Lookup};
 
 use crate::event::Event;
 use crate::executor::Executor;
@@ -294,7 +294,7 @@ impl Work<'_> {
                 Err(_) if !self.surroundings.edited().is_empty() => false,
                 Err(error) => return Err(Obstacle::Failed(error)),
             };
-            if !same && !planted("edit-unnoticed") {
+            if !same {
                 return Err(Obstacle::Edited);
             }
         }
