@@ -9,6 +9,8 @@ mod new_kind;
 mod quickstart;
 mod reference;
 mod running;
+mod smoke;
+mod watching;
 
 /// A file that is not named above is not compiled, and nobody would notice.
 #[test]

@@ -9,8 +9,8 @@ use crate::commands;
 use crate::exit_code;
 use crate::style::When;
 
-/// Reproducible machine learning pipelines: a YAML file in git, a run that does only what changed, and a
-/// hash that anybody can reproduce.
+/// Reproducible machine learning pipelines: a YAML file in git, a run that does only what
+/// changed, and a hash that anybody can reproduce.
 ///
 ///     taper new demo && cd demo
 ///     taper run pipeline.yaml

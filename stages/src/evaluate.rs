@@ -91,7 +91,8 @@ impl Kind for Evaluate {
             text: params.text.as_ref(),
             label: params.label.as_deref(),
         };
-        let reading = context.open(&params.data)?.read(&wanted, &model, context)?;
+        let data = context.open(&params.data)?;
+        let reading = data.read(&wanted, &model, params.batch_size, context)?;
         let known = labels(&reading, classifier.classes())?;
         let rows = known.len();
         let labels: Vec<u32> = known.iter().map_while(|label| *label).collect();

@@ -59,7 +59,7 @@ pub struct Wanted<'a> {
 }
 
 impl Rows {
-    /// Reads one split as `model` wants it.
+    /// Reads one split as `model` wants it: of a smoke run only its first `batch_size` rows.
     ///
     /// # Errors
     /// Where there is no such split or column, the split is empty, or text cannot become tokens.
@@ -67,8 +67,13 @@ impl Rows {
         self,
         wanted: &Wanted<'_>,
         model: &Model,
+        batch_size: u32,
         context: &Context,
     ) -> Result<Reading, StageError> {
+        let rows = match context.smoke {
+            true => batch_size as usize,
+            false => usize::MAX,
+        };
         let names: Vec<&str> = match &self {
             Self::Tokens(tokens) => tokens.splits().map(|(name, _)| name).collect(),
             Self::Dataset(data) => data.splits().map(|(name, _)| name).collect(),
@@ -77,11 +82,14 @@ impl Rows {
         let reading = match &self {
             Self::Tokens(tokens) => Reading {
                 settings: tokens.settings().clone(),
-                split: tokens.split(&name)?.clone(),
+                split: tokens.split(&name)?.first(rows).into_owned(),
                 raw: None,
                 name,
             },
-            Self::Dataset(data) => tokenize(name, data, wanted, model, context)?,
+            Self::Dataset(data) => {
+                let table = data.split(&name)?.first(rows);
+                tokenize(name, &table, wanted, model, context)?
+            }
         };
         match reading.split.is_empty() {
             true => Err(empty_split(&reading.name)),
@@ -211,13 +219,12 @@ impl TextClassifier {
 
 fn tokenize(
     name: String,
-    data: &Dataset,
+    table: &Table,
     wanted: &Wanted<'_>,
     model: &Model,
     context: &Context,
 ) -> Result<Reading, StageError> {
     let encoder = encoder(model, wanted.text)?;
-    let table = data.split(&name)?;
     let has = |column: &str| table.columns().any(|candidate| candidate == column);
     let trained = encoder
         .settings()

@@ -77,7 +77,8 @@ impl Kind for Predict {
             text: params.text.as_ref(),
             label: params.label.as_deref(),
         };
-        let reading = context.open(&params.data)?.read(&wanted, &model, context)?;
+        let data = context.open(&params.data)?;
+        let reading = data.read(&wanted, &model, params.batch_size, context)?;
         let labels = labels(&reading, classifier.classes())?;
         let answers = ask(
             classifier.as_mut(),

@@ -108,6 +108,13 @@ impl Kind for Train {
             check_fit(&network.limits(), tokens.settings(), name, split)?;
         }
         let loss = loss(&params.loss, split, &classes)?;
+        let first = match context.smoke {
+            true => params.batch_size as usize,
+            false => usize::MAX,
+        };
+        let split = &*split.first(first.saturating_mul(params.accumulate as usize));
+        let validation = validation.map(|split| split.first(first));
+        let validation = validation.as_deref();
         let outputs = loss.outputs(classes.len());
         let architecture = architecture(&network, outputs);
         let mut built: Box<dyn Network<f32>> = architecture.build();
@@ -123,7 +130,7 @@ impl Kind for Train {
         let (rule, learning_rate, no_decay) = rule(&params.optimizer);
         let optimizer = Optimizer::new(rule, no_decay, &parameters);
         let width = Width::new(tokens.settings(), params.padding);
-        let plan = plan(stage, context.seed, split.len(), learning_rate, width)?;
+        let plan = plan(stage, context, split.len(), learning_rate, width)?;
         context
             .reporter
             .note(summary(&parameters, split, &classes, &plan));
@@ -373,7 +380,7 @@ const DEFAULT_EPOCHS: u64 = 3;
 
 fn plan(
     stage: &Stage<Train>,
-    seed: u64,
+    context: &Context,
     rows: usize,
     learning_rate: f64,
     width: Width,
@@ -382,9 +389,11 @@ fn plan(
     let batch_size = params.batch_size as usize;
     let accumulate = params.accumulate as usize;
     let steps_an_epoch = rows.div_ceil(batch_size * accumulate) as u64;
-    let total = params
-        .max_steps
-        .unwrap_or_else(|| steps_an_epoch.saturating_mul(params.epochs.unwrap_or(DEFAULT_EPOCHS)));
+    let total = match (context.smoke, params.max_steps) {
+        (true, _) => 1,
+        (false, Some(steps)) => steps,
+        (false, None) => steps_an_epoch.saturating_mul(params.epochs.unwrap_or(DEFAULT_EPOCHS)),
+    };
     let (course, warmup) = match &params.schedule {
         ScheduleParams::Constant(warmup) => (Course::Constant, warmup),
         ScheduleParams::Linear(warmup) => (Course::Linear, warmup),
@@ -442,7 +451,7 @@ fn plan(
         accumulate,
         width,
         ordering: Ordering {
-            seed,
+            seed: context.seed,
             data_order: params.data_order,
             group_by_length: params.group_by_length.then_some(batch_size),
         },

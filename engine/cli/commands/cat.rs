@@ -13,7 +13,8 @@ use crate::output::Output;
 use crate::table::{self, Rows, Tone};
 use crate::workplace::Workplace;
 
-/// Look into an artifact: JSON and text as they are, tables as JSON lines, tensors by name and shape.
+/// Look into an artifact: JSON and text as they are, tables as JSON lines, tensors by name and
+/// shape.
 ///
 /// Without a file, the one that matters most is shown, or the files are listed.
 ///

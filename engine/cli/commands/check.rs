@@ -10,8 +10,8 @@ use crate::workplace::{KINDS, Workplace};
 
 /// Find every error in a pipeline, without running it.
 ///
-/// Unknown keys, wrong types, wiring that does not fit, cycles: all of them at once, each with its line
-/// and a remedy.
+/// Unknown keys, wrong types, wiring that does not fit, cycles: all of them at once, each with
+/// its line and a remedy.
 ///
 ///     taper check pipeline.yaml
 ///     taper check pipeline.yaml --set lr=3e-4 --json

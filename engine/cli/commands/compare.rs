@@ -18,8 +18,8 @@ const SIDE_BY_SIDE: usize = 4;
 
 /// Put runs, or the variants of one run, side by side: params, metrics, artifacts.
 ///
-/// What is the same in all of them is left out. Without a run: the last run and the one of the same
-/// pipeline before it. With one run: its variants.
+/// What is the same in all of them is left out. Without a run: the last run and the one of the
+/// same pipeline before it. With one run: its variants.
 ///
 ///     taper compare
 ///     taper compare 3f2a9c 81b0d4 77aa01 --sort accuracy

@@ -12,8 +12,8 @@ use crate::workplace::Workplace;
 
 /// Look at the machine: cache, file system, cores, memory, hub. For a report of a problem.
 ///
-/// With --arithmetic, small trainings of every kind of network are done here and compared with the digests
-/// that every machine must come to.
+/// With --arithmetic, small trainings of every kind of network are done here and compared with
+/// the digests that every machine must come to.
 ///
 ///     taper doctor
 ///     taper doctor --arithmetic

@@ -14,7 +14,8 @@ use crate::output::Output;
 use crate::report::{Mode, Reporter};
 use crate::workplace::KINDS;
 
-/// Execute one job in a cache: the bytes of the job on stdin, events and the artifact as JSON on stdout.
+/// Execute one job in a cache: the bytes of the job on stdin, events and the artifact as JSON
+/// on stdout.
 ///
 /// A job has all that a stage's key was made of, so that nothing but the cache is needed.
 ///

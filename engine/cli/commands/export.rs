@@ -12,8 +12,8 @@ use crate::workplace::Workplace;
 
 /// Write artifacts as plain files.
 ///
-/// What is named is a stage of a pipeline that has been run, a stage of a run, or a whole run (each stage
-/// in a folder of its name).
+/// What is named is a stage of a pipeline that has been run, a stage of a run, or a whole run
+/// (each stage in a folder of its name).
 ///
 ///     taper export pipeline.yaml:model ./model
 ///     taper export 3f2a9c:scores scores.json

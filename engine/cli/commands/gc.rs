@@ -13,8 +13,8 @@ use crate::workplace::Workplace;
 
 /// Remove from the cache what no lock file, run or pin names.
 ///
-/// With a size, the oldest goes first until the cache is that small; what lock files of this project name
-/// always stays.
+/// With a size, the oldest goes first until the cache is that small; what lock files of this
+/// project name always stays.
 ///
 ///     taper gc --dry-run
 ///     taper gc --max-size 20GiB

@@ -20,9 +20,9 @@ const TOGETHER: usize = 64;
 
 /// Ask a trained model about texts: label and score of each class.
 ///
-/// The model is a stage of a pipeline that has been run, a stage of a run, or a folder with the files of a
-/// Hugging Face model. Without texts, each line of stdin is one; of pairs, the two texts of a row are set
-/// apart by a tab.
+/// The model is a stage of a pipeline that has been run, a stage of a run, or a folder with the
+/// files of a Hugging Face model. Without texts, each line of stdin is one; of pairs, the two
+/// texts of a row are set apart by a tab.
 ///
 ///     taper predict pipeline.yaml:model "A film that one forgets."
 ///     taper predict 3f2a9c:model --json < sentences.txt

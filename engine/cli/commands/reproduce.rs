@@ -21,10 +21,10 @@ use crate::{interrupt, locks};
 
 /// Get the bytes of a run again, and compare them with its hash.
 ///
-/// The run is looked for in this cache, else among the lock files of the project: the id of a run is a
-/// hash over what the lock says. Without --rerun every file is read and compared, and only what is missing
-/// or damaged is computed again; with --rerun everything is, in an empty cache. Exit code 3 where
-/// anything differs.
+/// The run is looked for in this cache, else among the lock files of the project: the id of a
+/// run is a hash over what the lock says. Without --rerun every file is read and compared, and
+/// only what is missing or damaged is computed again; with --rerun everything is, in an empty
+/// cache. Exit code 3 where anything differs.
 ///
 ///     taper reproduce 3f2a9c
 ///     taper reproduce 3f2a9c --rerun

@@ -1,11 +1,16 @@
 //! `taper run`.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use serde_json::{Map, Value, json};
+use taper_cache::Digest;
+use taper_engine::watch::Watched;
 use taper_engine::{
-    DeviceChoice, Event, LocalExecutor, LockUse, OnFailure, RunEnd, RunOptions, RunReport,
+    DeviceChoice, Event, LocalExecutor, LockUse, OnFailure, Project, RunEnd, RunOptions, RunReport,
     StageReport, StageState,
 };
 
@@ -23,15 +28,19 @@ use crate::{interrupt, metrics};
 /// More cached stages than this are counted, not listed.
 const LISTED: usize = 40;
 
+/// More changed files than this are counted, not named.
+const NAMED: usize = 5;
+
 /// Bring every stage up to date; run only what has changed.
 ///
 /// What a stage made is kept in the cache under the hash of everything that can change it: its
-/// parameters, its inputs' bytes, the seed. The lock file beside the pipeline says what was made; commit
-/// both.
+/// parameters, its inputs' bytes, the seed. The lock file beside the pipeline says what was
+/// made; commit both.
 ///
 ///     taper run pipeline.yaml
 ///     taper run pipeline.yaml scores --set lr=3e-4
 ///     taper run pipeline.yaml --locked --offline
+///     taper run pipeline.yaml --smoke
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
@@ -55,14 +64,21 @@ pub struct Args {
     /// When a stage fails, go on with what does not depend on it.
     #[arg(long)]
     keep_going: bool,
+    /// Only see whether everything fits together: training, evaluation and prediction look at one batch. Nothing is
+    /// exported or recorded, and nothing of it is ever taken for the real thing.
+    #[arg(long, conflicts_with = "locked")]
+    smoke: bool,
     /// Do not use the network.
     #[arg(long)]
     offline: bool,
     /// Fail if the lock file would change.
     #[arg(long)]
     locked: bool,
-    /// Only say what would run, and why.
+    /// Run again whenever the pipeline, or a file of the project that it reads, has changed.
     #[arg(long)]
+    watch: bool,
+    /// Only say what would run, and why.
+    #[arg(long, conflicts_with = "watch")]
     dry_run: bool,
     /// Say nothing but warnings and errors.
     #[arg(short, long)]
@@ -88,21 +104,30 @@ enum Json {
     Events,
 }
 
+impl Args {
+    fn mode(&self) -> Mode {
+        match (self.json, self.quiet) {
+            (Some(Json::Events), _) => Mode::Json,
+            (_, true) => Mode::Quiet,
+            _ => Mode::Talk,
+        }
+    }
+}
+
 /// Runs.
 pub fn run(args: Args, output: Output) -> Result<Exit, Failure> {
     let started = Instant::now();
     if let Some(threads) = args.threads {
         taper_cache::threads::want(threads.max(1));
     }
-    let mode = match (args.json, args.quiet) {
-        (Some(Json::Events), _) => Mode::Json,
-        (_, true) => Mode::Quiet,
-        _ => Mode::Talk,
-    };
+    if args.watch {
+        return watch(&args, output);
+    }
+    let mode = args.mode();
     let question = question(&args.pipeline, &args.stages, args.device);
     let remembered = Remembered::open(&args.pipeline, &question);
     if args.force.is_empty()
-        && !args.dry_run
+        && !(args.dry_run || args.smoke)
         && let Some(mut report) = remembered.as_ref().and_then(|known| known.run(&question))
     {
         if mode == Mode::Json {
@@ -114,18 +139,87 @@ pub fn run(args: Args, output: Output) -> Result<Exit, Failure> {
         return tell(&args, None, &report, output);
     }
     let reporter = Reporter::start(mode, output)?;
-    let mut prepared = Prepared::open(&args.pipeline, reporter.events())?;
-    prepared.wishes(args.offline, args.device, interrupt::flag(output));
-    if !prepared.report.diagnostics.is_empty() && mode != Mode::Json {
-        output.report(&prepared.report);
-    }
-    let mut options = options(&args);
-    if prepared.report.diagnostics.is_empty() {
-        options.memory = remembered.map(|known| known.name);
-    }
+    let prepared = prepare(&args, &reporter, interrupt::flag(output), output)?;
+    let memory = remembered.map(|known| known.name);
     if args.dry_run {
         reporter.close();
-        return dry_run(&prepared, &options, args.json.is_some(), output);
+        return dry_run(&prepared, &options(&args), args.json.is_some(), output);
+    }
+    bring_up_to_date(&args, &prepared, (reporter, memory), (started, output))
+}
+
+/// Runs again and again, until the user stops it.
+fn watch(args: &Args, output: Output) -> Result<Exit, Failure> {
+    let stop = interrupt::flag(output);
+    let file = &args.pipeline.file;
+    // Where there is no file, that is a mistake on the command line.
+    let root = match file.exists() {
+        true => Project::find(file, None)?.root,
+        false => PathBuf::new(),
+    };
+    let mut watched = Watched::new(file, &root);
+    loop {
+        let started = Instant::now();
+        // Seen before it is read: what changes meanwhile is a change.
+        let first = watched.look();
+        let reporter = Reporter::start(args.mode(), output)?;
+        let prepared = prepare(args, &reporter, Arc::clone(&stop), output);
+        if let Ok(prepared) = &prepared {
+            watched.reads(&prepared.plan);
+        }
+        let mut seen = watched.look();
+        seen.extend(first);
+        let ended = prepared.and_then(|prepared| {
+            bring_up_to_date(args, &prepared, (reporter, None), (started, output))
+        });
+        match ended {
+            Err(failure) if !file.exists() => return Err(failure),
+            Err(failure) => output.failure(&failure),
+            Ok(_) => {}
+        }
+        if !args.quiet {
+            output.say("waiting for changes; Ctrl-C ends");
+        }
+        let changed = watched.wait(&seen, &stop);
+        if stop.load(Ordering::SeqCst) {
+            return Ok(Exit::Interrupted);
+        }
+        if !args.quiet {
+            let mut names: Vec<_> = changed.iter().map(|path| path.to_string_lossy()).collect();
+            if names.len() > NAMED {
+                let more = format!("and {} more", names.len() - NAMED);
+                names.splice(NAMED.., [more.into()]);
+            }
+            output.say(format!("\nchanged: {}", names.join(", ")));
+        }
+    }
+}
+
+/// The pipeline and what surrounds it; its warnings are told.
+fn prepare(
+    args: &Args,
+    reporter: &Reporter,
+    stop: Arc<AtomicBool>,
+    output: Output,
+) -> Result<Prepared, Failure> {
+    let mut prepared = Prepared::open(&args.pipeline, reporter.events())?;
+    prepared.wishes(args.offline, args.device, stop);
+    prepared.surroundings.smoke = args.smoke;
+    if !prepared.report.diagnostics.is_empty() && args.mode() != Mode::Json {
+        output.report(&prepared.report);
+    }
+    Ok(prepared)
+}
+
+fn bring_up_to_date(
+    args: &Args,
+    prepared: &Prepared,
+    (reporter, memory): (Reporter, Option<Digest>),
+    (started, output): (Instant, Output),
+) -> Result<Exit, Failure> {
+    let mut options = options(args);
+    if prepared.report.diagnostics.is_empty() && !args.smoke {
+        options.memory = memory;
     }
     prepared.check_devices(&options)?;
     let executor = LocalExecutor { kinds: KINDS };
@@ -134,7 +228,7 @@ pub fn run(args: Args, output: Output) -> Result<Exit, Failure> {
     reporter.close();
     let mut report = result?;
     report.seconds = started.elapsed().as_secs_f64();
-    tell(&args, Some(&prepared), &report, output)
+    tell(args, Some(prepared), &report, output)
 }
 
 /// Says what a run did, at its end.
@@ -170,7 +264,7 @@ fn options(args: &Args) -> RunOptions {
         } else {
             OnFailure::Stop
         },
-        lock_use: match (args.locked, changed) {
+        lock_use: match (args.locked, changed || args.smoke) {
             (true, _) => LockUse::Locked,
             (false, true) => LockUse::ReadOnly,
             (false, false) => LockUse::Update,
@@ -220,7 +314,7 @@ fn with_event(report: &RunReport) -> Value {
 fn summary(prepared: Option<&Prepared>, report: &RunReport, output: Output) -> String {
     let style = output.out;
     let run = report.run.map(|run| style.strong(run.short()));
-    if report.is_cached() && report.exported.is_empty() {
+    if report.is_cached() && report.run.is_some() && report.exported.is_empty() {
         let run = run.map(|run| format!("run {run}\n")).unwrap_or_default();
         return format!(
             "up to date: {} stages, {}\n{run}",
@@ -238,6 +332,8 @@ fn summary(prepared: Option<&Prepared>, report: &RunReport, output: Output) -> S
         text.push('\n');
         text.push_str(&metrics::table(style, &measured));
     }
+    let smoke = prepared.is_some_and(|prepared| prepared.surroundings.smoke);
+    let prepared = prepared.filter(|_| !smoke);
     let places = prepared.map(|prepared| places(prepared, report, output));
     let places = places.unwrap_or_default();
     if !places.is_empty() {
@@ -261,6 +357,10 @@ fn summary(prepared: Option<&Prepared>, report: &RunReport, output: Output) -> S
     text.push('\n');
     match run {
         Some(run) => text.push_str(&format!("run {run}  {}\n", style.faint(counts))),
+        None if smoke && report.end() == RunEnd::Done => {
+            let works = "it works on one batch; nothing was exported or recorded";
+            text.push_str(&format!("{works}  {}\n", style.faint(counts)));
+        }
         None => text.push_str(&format!("no run: {counts}\n")),
     }
     text

@@ -194,7 +194,7 @@ pub fn execute_job(
         scratch: store.scratch(&key)?,
         record: store.fresh_record(&key)?,
     };
-    let context = Context::new(
+    let mut context = Context::new(
         folders,
         ingredients.seed.unwrap_or(0),
         job.device,
@@ -202,6 +202,7 @@ pub fn execute_job(
         reporter.clone(),
         opener(store.clone()),
     );
+    context.smoke = ingredients.smoke;
     let recipe = Recipe {
         params: &ingredients.params,
         resolved: ingredients.resolved.as_ref(),

@@ -10,6 +10,7 @@
 //! | the seed | where the kind is [`SEEDED`](crate::Kind::SEEDED) | elsewhere it changes nothing |
 //! | the device's class | where the kind [`COMPUTES`](crate::Kind::COMPUTES) | each class has its own rounding |
 //! | the sort of processor | where a kind says that its bits [follow it](crate::Kind::arithmetic) | two sorts may round otherwise |
+//! | that only one batch is looked at (`run --smoke`) | where the kind computes | what comes out is not the real thing |
 //! | the precision | where the kind has the parameter | it is one of the parameters |
 //! | the device's number | no | one GPU is like the next |
 //! | names of stages, params, variants and files | no | a name changes no byte |
@@ -47,6 +48,8 @@ pub struct Ingredients {
     pub device: Option<String>,
     /// What the bits follow beyond it, where they do.
     pub arithmetic: Option<String>,
+    /// Whether only one batch is looked at.
+    pub smoke: bool,
 }
 
 /// Why bytes are not the ingredients of a key.
@@ -119,6 +122,7 @@ impl Ingredients {
             seed: number("seed")?,
             device: text("device")?,
             arithmetic: text("arithmetic")?,
+            smoke: map.get("smoke") == Some(&Value::Bool(true)),
         };
         if ingredients.to_bytes() != bytes {
             return Err(IngredientsError::Unknown);
@@ -159,6 +163,7 @@ impl Ingredients {
             ("seed", self.seed.map(|seed| Value::Integer(seed.into()))),
             ("device", self.device.as_ref().map(Value::text)),
             ("arithmetic", self.arithmetic.as_ref().map(Value::text)),
+            ("smoke", self.smoke.then_some(Value::Bool(true))),
         ];
         let present = fields
             .into_iter()
@@ -188,6 +193,7 @@ mod tests {
             seed: Some(u64::MAX),
             device: Some("cpu".to_owned()),
             arithmetic: None,
+            smoke: false,
         }
     }
 
@@ -195,7 +201,7 @@ mod tests {
     fn each_ingredient_changes_the_key() {
         let base = ingredients();
         type Edit = fn(&mut Ingredients);
-        let edits: [Edit; 9] = [
+        let edits: [Edit; 10] = [
             |i| i.kind.push('x'),
             |i| i.version += 1,
             |i| i.params = Value::Null,
@@ -205,6 +211,7 @@ mod tests {
             |i| i.device = Some("cuda".to_owned()),
             |i| i.device = None,
             |i| i.arithmetic = Some("fma".to_owned()),
+            |i| i.smoke = true,
         ];
         let mut keys = vec![base.key()];
         for edit in edits {

@@ -83,6 +83,7 @@ fn vectors() -> Vec<(&'static str, Ingredients)> {
         seed: None,
         device: None,
         arithmetic: None,
+        smoke: false,
     };
     let input = json!({ "$input": Digest::of(b"an input") });
     let local = json!({ "$local": Digest::of(b"a file") });

@@ -582,6 +582,8 @@ pub struct Context {
     pub device: Device,
     /// Whether the network must not be used.
     pub offline: bool,
+    /// Whether a kind that computes looks at one batch only, as `run --smoke` wants.
+    pub smoke: bool,
     /// Tells what goes on.
     pub reporter: Reporter,
     opener: Box<Opener>,
@@ -604,6 +606,7 @@ impl Context {
             seed,
             device,
             offline,
+            smoke: false,
             reporter,
             opener: Box::new(opener),
         }

@@ -51,6 +51,7 @@ mod schedule;
 mod schema;
 #[cfg(test)]
 mod toy;
+pub mod watch;
 mod wiring;
 mod worker;
 pub mod yaml;

@@ -157,6 +157,7 @@ impl PlannedStage {
             seed: self.kind.seeded().then_some(self.seed),
             device: self.kind.computes().then(|| device.class().to_owned()),
             arithmetic: None,
+            smoke: false,
         })
     }
 }

@@ -34,6 +34,9 @@ pub struct Surroundings {
     pub lock: Lock,
     /// Whether the network must not be used.
     pub offline: bool,
+    /// Whether stages that compute look at one batch only: to see that everything fits together. What they make has
+    /// keys of its own, and is in no lock, no record and no export.
+    pub smoke: bool,
     /// Where the user wants every stage to compute, whatever the pipeline says.
     pub device: Option<DeviceChoice>,
     /// The devices that there are.
@@ -73,6 +76,7 @@ impl Surroundings {
             store,
             lock,
             offline: false,
+            smoke: false,
             device: None,
             devices: Devices::default(),
             stop: Arc::new(AtomicBool::new(false)),
@@ -307,7 +311,9 @@ impl Surroundings {
             };
             found.ok_or_else(|| CanonicalError::Other(format!("{needed:?} is not in the plan")))
         };
-        Ok(stage.ingredients(self.device_of(stage), resolved, digest_of)?)
+        let mut ingredients = stage.ingredients(self.device_of(stage), resolved, digest_of)?;
+        ingredients.smoke = self.smoke && stage.kind.computes();
+        Ok(ingredients)
     }
 }
 

@@ -213,7 +213,7 @@ pub fn run(
         surroundings.store.sync()?;
     }
     let locked = update_lock(plan, origin, surroundings, &outcomes, options.lock_use);
-    report.run = run_id(&report.stages);
+    report.run = run_id(&report.stages).filter(|_| !surroundings.smoke);
     report.seconds = started.elapsed().as_secs_f64();
     let new = report
         .run
@@ -339,6 +339,9 @@ fn export(
     exported: &mut Vec<PathBuf>,
 ) -> Exports {
     let mut exports = Exports::Whole;
+    if surroundings.smoke {
+        return exports;
+    }
     for (index, outcome) in outcomes {
         let stage = &plan.stages[*index];
         let (Some(target), Outcome::Settled(settled)) = (&stage.settings.export, &*outcome) else {

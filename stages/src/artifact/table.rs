@@ -61,6 +61,22 @@ impl Table {
         })
     }
 
+    /// The first rows alone; all where there are no more. Nothing is copied.
+    #[must_use]
+    pub fn first(&self, rows: usize) -> Self {
+        let mut first = self.clone();
+        if rows < self.rows() {
+            let batches = self.starts.partition_point(|start| *start < rows);
+            first.batches.truncate(batches);
+            first.starts.truncate(batches);
+            if let (Some(last), Some(start)) = (first.batches.last_mut(), first.starts.last()) {
+                *last = last.slice(0, rows - start);
+            }
+            first.starts.push(rows);
+        }
+        first
+    }
+
     /// What it is called in messages.
     pub fn name(&self) -> &str {
         &self.name

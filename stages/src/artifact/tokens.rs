@@ -8,6 +8,7 @@
 //! ```
 //! Ids and lengths are read from the mapped files without copying.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -268,6 +269,22 @@ impl TokenSplit {
             labels: Vec::new(),
             classes: None,
         }
+    }
+
+    /// The first rows alone; all where there are no more.
+    pub fn first(&self, rows: usize) -> Cow<'_, Self> {
+        if rows >= self.len() {
+            return Cow::Borrowed(self);
+        }
+        let parts = self.starts.partition_point(|start| *start < rows);
+        let mut starts = self.starts[..parts].to_vec();
+        starts.push(rows);
+        Cow::Owned(Self {
+            parts: self.parts[..parts].to_vec(),
+            starts,
+            labels: self.labels.iter().copied().take(rows).collect(),
+            classes: self.classes.clone(),
+        })
     }
 
     /// The number of rows.
