@@ -40,7 +40,7 @@ pub fn run(setting: &Setting) -> Found {
         return found;
     };
     let mut trials = Vec::new();
-    let count = setting.sized(2, 60, 150);
+    let count = setting.sized(2, 60, 400);
     for story in [fresh, edited] {
         let (bytes, files) = needs(setting, story);
         // From what the project itself takes up to where the run ends well.

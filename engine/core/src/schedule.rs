@@ -448,7 +448,21 @@ impl State<'_> {
             stage: Some(stage.name.clone()),
             text: "its files changed while taper ran: they are read again".to_owned(),
         });
-        self.ready.insert(index);
+        self.begin(index);
+    }
+
+    /// Lets a stage begin as soon as what it reads is there: that may be on its way again itself.
+    fn begin(&mut self, index: usize) {
+        let inputs = self.plan.stages[index].inputs.iter();
+        let unsettled: BTreeSet<usize> = inputs
+            .map(|input| input.stage)
+            .filter(|stage| !matches!(self.outcomes.get(stage), Some(Outcome::Settled(_))))
+            .collect();
+        if unsettled.is_empty() {
+            self.ready.insert(index);
+        } else {
+            self.waiting.insert(index, unsettled);
+        }
     }
 
     /// Runs the stages again whose artifacts turned out to be damaged, and then the one that reads them.
@@ -497,7 +511,7 @@ impl State<'_> {
             if settled {
                 self.outcomes.remove(&maker);
                 self.again.insert(maker);
-                self.ready.insert(maker);
+                self.begin(maker);
             }
             for &next in &self.dependents[maker] {
                 if self.ready.remove(&next) {
@@ -509,7 +523,7 @@ impl State<'_> {
             }
         }
         if makers.is_empty() {
-            self.ready.insert(index);
+            self.begin(index);
         } else {
             self.waiting.insert(index, makers);
         }

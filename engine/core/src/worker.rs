@@ -215,7 +215,10 @@ impl Work<'_> {
                 StageErrorKind::Transient | StageErrorKind::Failed
             );
             let stopped = self.watch.stop.load(Ordering::Relaxed);
-            let in_the_way = !lock.is_sure() && error.kind == StageErrorKind::Transient;
+            let is_gone = || !store.layout().scratch(&keyed.key).exists();
+            let is_transient = error.kind == StageErrorKind::Transient;
+            // Who has ended takes away the folder for unfinished work, of which there is one for a key.
+            let in_the_way = !lock.is_sure() && (is_transient || is_gone());
             let retries = match in_the_way {
                 true => self.stage.settings.retries.max(WITHOUT_LOCKS),
                 false => self.stage.settings.retries,
