@@ -410,7 +410,7 @@ impl State<'_> {
             End::Resolved(resolution) => match resolution {
                 Ok(resolution) => {
                     self.resolutions.insert(index, resolution);
-                    self.ready.insert(index);
+                    self.begin(index);
                 }
                 Err(error) => self.fail(index, None, error, 0.0),
             },
@@ -451,13 +451,22 @@ impl State<'_> {
         self.begin(index);
     }
 
-    /// Lets a stage begin as soon as what it reads is there: that may be on its way again itself.
+    /// Lets a stage begin as soon as what it reads is there: that may be on its way again itself, or have failed.
     fn begin(&mut self, index: usize) {
-        let inputs = self.plan.stages[index].inputs.iter();
-        let unsettled: BTreeSet<usize> = inputs
-            .map(|input| input.stage)
-            .filter(|stage| !matches!(self.outcomes.get(stage), Some(Outcome::Settled(_))))
-            .collect();
+        let mut unsettled = BTreeSet::new();
+        for input in &self.plan.stages[index].inputs {
+            match self.outcomes.get(&input.stage) {
+                Some(Outcome::Settled(_)) => {}
+                Some(Outcome::Failed { .. } | Outcome::Skipped) => {
+                    let because = &self.plan.stages[input.stage].name;
+                    self.skip(index, because);
+                    return self.skip_after(index, because);
+                }
+                None => {
+                    unsettled.insert(input.stage);
+                }
+            }
+        }
         if unsettled.is_empty() {
             self.ready.insert(index);
         } else {

@@ -136,6 +136,24 @@ fn a_damaged_input_is_made_again_before_it_is_read() {
     assert!(project.store().verify(|_| ()).expect("read").is_clean());
 }
 
+/// While it asks the world, what it reads turns out to be damaged and is made again.
+#[test]
+fn a_stage_that_asks_waits_for_what_it_reads() {
+    let project = Project::new();
+    let a = "  a: { sleep: { ms: 500, text: hello } }\n";
+    let first = project.run(a);
+    damage(&project.blob(&first, "a"));
+    let stages = format!(
+        "{a}  asks: {{ ask: {{ tag: while-damaged, of: a, ms: 100 }} }}\n  b: {{ concat: {{ of: [a] }} }}\n"
+    );
+    let jobs = RunOptions {
+        jobs: 2,
+        ..options()
+    };
+    let second = project.try_run(&stages, &jobs).expect("it ran");
+    assert_eq!(states(&second), "a ran, asks ran, b ran");
+}
+
 #[test]
 fn a_missing_blob_or_action_is_made_again() {
     let project = Project::new();

@@ -282,6 +282,11 @@ pub struct Ask;
 #[serde(deny_unknown_fields)]
 pub struct AskParams {
     tag: String,
+    /// Read by nobody.
+    of: Option<Input<Any>>,
+    /// How long the answer takes, in milliseconds.
+    #[serde(default)]
+    ms: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -319,6 +324,7 @@ impl Kind for Ask {
                 "nobody can be asked offline",
             ));
         }
+        std::thread::sleep(Duration::from_millis(params.ms));
         fs_err::write(outside.scratch.join("fetched"), "fetched")?;
         Ok(Some(Answer {
             number: count(&params.tag),
