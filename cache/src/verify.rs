@@ -7,7 +7,7 @@ use crate::error::{CacheError, Damage, Lookup, is_absent};
 use crate::layout::Shelf;
 use crate::manifest::Blob;
 use crate::runs::names;
-use crate::{Key, Store};
+use crate::{Action, Key, Store};
 
 /// What is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,9 +99,14 @@ impl Store {
         let blobs = self.shelved(Shelf::Blobs)?;
         verification.foreign(blobs.foreign);
         for digest in blobs.named {
-            let size = self.size_of(&digest);
             verification.files += 1;
             let path = self.layout().blob(&digest);
+            let size = match path.symlink_metadata() {
+                Ok(metadata) => metadata.len(),
+                // `gc` has taken it away meanwhile; it may even be made again before it is opened.
+                Err(error) if is_absent(&error) => continue,
+                Err(error) => return Err(CacheError::io("look at", path)(error)),
+            };
             match self.blob_damage(&path, &Blob { digest, size }) {
                 Ok(None) => verification.bytes += size,
                 Ok(Some(why)) => {
@@ -124,12 +129,18 @@ impl Store {
             let Some(action) = verification.look(self.action(&key)?) else {
                 continue;
             };
-            let missing = action
-                .manifest
-                .blobs
-                .values()
-                .find(|blob| !self.has_blob(blob));
-            if let Some(blob) = missing {
+            let missing = |action: &Action| {
+                let mut blobs = action.manifest.blobs.values();
+                blobs.find(|blob| !self.has_blob(blob)).cloned()
+            };
+            if missing(&action).is_some() {
+                // `gc` takes an action away before its blobs: then it is gone by now, or has been made again.
+                let Some(action) = self.action(&key)?.found() else {
+                    continue;
+                };
+                let Some(blob) = missing(&action) else {
+                    continue;
+                };
                 verification.findings.push(Finding::Missing {
                     path: self.layout().blob(&blob.digest),
                     key,

@@ -99,8 +99,11 @@ fn round(setting: &Setting, stories: &[Story], programs: usize, trial: u64) -> R
     }
     for (index, running) in crowd.iter_mut().enumerate() {
         let code = wait(running)?;
-        let said = fs_err::read_to_string(shared.path().join(format!("{index}.err")));
-        let said = said.unwrap_or_default();
+        let said = ["out", "err"].map(|stream| {
+            let path = shared.path().join(format!("{index}.{stream}"));
+            fs_err::read_to_string(path).unwrap_or_default()
+        });
+        let said = said.concat();
         if said.contains("panicked") {
             return Err(format!("{}: {said}", running.what));
         }
