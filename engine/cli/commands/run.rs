@@ -177,11 +177,14 @@ fn watch(args: &Args, output: Output) -> Result<Exit, Failure> {
             Err(failure) => output.failure(&failure),
             Ok(_) => {}
         }
+        if stop.load(Ordering::SeqCst) {
+            return Ok(Exit::Interrupted);
+        }
         if !args.quiet {
             output.say("waiting for changes; Ctrl-C ends");
         }
         let changed = watched.wait(&seen, &stop);
-        if stop.load(Ordering::SeqCst) {
+        if changed.is_empty() {
             return Ok(Exit::Interrupted);
         }
         if !args.quiet {

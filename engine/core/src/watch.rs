@@ -14,8 +14,8 @@ use crate::plan::{Plan, PlannedLocal};
 
 /// Between two looks, at least.
 const PAUSE: Duration = Duration::from_millis(200);
-/// The share of the time that looking may take.
-const SHARE: u32 = 10;
+/// And at least so many times as long as a look took.
+const TIMES: u32 = 10;
 
 /// Files of a project that a pipeline reads, be they there or not.
 #[derive(Clone, Debug)]
@@ -70,7 +70,7 @@ impl Watched {
                 return self.differences(seen, &now);
             }
             before = Some(now);
-            let end = Instant::now() + PAUSE.max(started.elapsed() * SHARE);
+            let end = Instant::now() + PAUSE.max(started.elapsed() * TIMES);
             while Instant::now() < end {
                 if stop.load(Ordering::SeqCst) {
                     return BTreeSet::new();
