@@ -51,11 +51,45 @@ fn a_device_that_is_not_there_is_named_with_its_line() {
 
 #[test]
 fn what_a_device_cannot_compute_is_said_before_anything_runs() {
-    let said = refused(&pipeline("bf16", "cpu"), &[]);
-    assert!(
-        said.contains("`precision: bf16` is not there on the CPU"),
-        "{said}"
+    insta::assert_snapshot!(refused(&pipeline("bf16", "cpu"), &[]), @r"
+    unfit-device
+
+      x `precision: bf16` is not there on the CPU
+        ,-[p.yaml:13:18]
+     12 |       max_steps: 2
+     13 |       precision: bf16
+        :                  ^^^^
+     14 |     device: cpu
+        `----
+      help: write `precision: f32`, or leave it out; or compute on a GPU with `device: cuda`
+
+    1 error
+    ");
+    let evaluated = format!(
+        "{}  scores:
+    evaluate: {{ model: model, data: tokens, split: test, precision: $sort }}
+    device: cpu
+params: {{ sort: tf32 }}
+",
+        pipeline("f32", "cpu")
     );
+    insta::assert_snapshot!(refused(&evaluated, &[]), @r"
+    unfit-device
+
+      x `precision: tf32` is not there on the CPU
+        ,-[p.yaml:16:69]
+     15 |   scores:
+     16 |     evaluate: { model: model, data: tokens, split: test, precision: $sort }
+        :                                                                     ^^^^^
+     17 |     device: cpu
+     18 | params: { sort: tf32 }
+        :                 ^^|^
+        :                   `-- the value is given here
+        `----
+      help: write `precision: f32`, or leave it out; or compute on a GPU with `device: cuda`
+
+    1 error
+    ");
     let said = refused(&pipeline("f32", "metal"), &[]);
     assert!(said.contains("this program has no Metal in it"), "{said}");
 }

@@ -560,7 +560,12 @@ fn one_draft(
         }
     };
     for error in params.check() {
-        problems.push(stage_problem(text, &body, error));
+        problems.push(stage_problem(
+            "invalid-params",
+            text.kind_span,
+            &body,
+            error,
+        ));
     }
     Ok(Draft {
         combination,
@@ -574,18 +579,23 @@ fn one_draft(
     })
 }
 
-/// What a kind says about its parameters, at the parameter.
-fn stage_problem(text: &StageText<'_>, body: &Node, error: StageError) -> Diagnostic {
+/// What a kind says about its parameters, at the parameter; at `otherwise` where it names none of them.
+pub(crate) fn stage_problem(
+    code: &'static str,
+    otherwise: Span,
+    body: &Node,
+    error: StageError,
+) -> Diagnostic {
     let node = match &error.param {
         Some(path) => body.at(path),
         None => body,
     };
     let span = if std::ptr::eq(node, body) {
-        text.kind_span
+        otherwise
     } else {
         node.span
     };
-    let problem = Diagnostic::error("invalid-params", span, error.message).maybe_help(error.help);
+    let problem = Diagnostic::error(code, span, error.message).maybe_help(error.help);
     match node.origin {
         Some(origin) => problem.related(origin, "the value is given here"),
         None => problem,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::check::stage_problem;
 use crate::diagnostic::Diagnostic;
 use crate::explain::{PlanReport, PlannedState};
 use crate::kind::Device;
@@ -91,8 +92,12 @@ fn problem(
         return Some(Diagnostic::error("missing-device", span, message).help(help));
     }
     let error = stage.params.check_on(device).into_iter().next()?;
-    let message = format!("`{}`: {}", stage.stage, error.message);
-    Some(Diagnostic::error("unfit-device", stage.span, message).maybe_help(error.help))
+    Some(stage_problem(
+        "unfit-device",
+        stage.span,
+        &stage.body,
+        error,
+    ))
 }
 
 /// Whether a stage of the plan has no device to run on, be it cached or not.

@@ -13,7 +13,7 @@ use crate::canonical::{CanonicalError, Found, FoundAt, Value};
 use crate::diagnostic::suggest;
 use crate::key::Ingredients;
 use crate::kind::{Device, Makes, Reference};
-use crate::node::Span;
+use crate::node::{Node, Span};
 use crate::registry::{AnyKind, AnyParams};
 
 /// A pipeline that can run.
@@ -56,6 +56,8 @@ pub struct PlannedStage {
     pub settings: StageSettings,
     /// Where its name stands in the file.
     pub span: Span,
+    /// What stands below its kind, for those who say what is wrong with it.
+    pub(crate) body: Node,
 }
 
 /// An artifact that a stage reads.

@@ -451,6 +451,7 @@ fn plan_one(
         seed: draft.seed,
         settings: draft.settings.clone(),
         span: stage.text.span,
+        body: draft.body.clone(),
     })
 }
 
