@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::process::Child;
 
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::{Deserializer, Value};
+use serde_json::Value;
 
 use crate::common::{Project, start};
 
@@ -27,9 +27,11 @@ fn what_a_run_reads_makes_it_run_again() {
     project.write("data/unread.txt", "1");
     let mut program = start(project.path(), &["run", "p.yaml", "--watch", "--json"]);
     let stdout = program.stdout.take().expect("piped");
-    let mut reports = Deserializer::from_reader(stdout).into_iter::<Value>();
+    let mut lines = BufReader::new(stdout).lines();
+    // A line is a report.
     let mut state = || {
-        let report = reports.next().expect("a report").expect("JSON");
+        let line = lines.next().expect("a report").expect("readable");
+        let report: Value = serde_json::from_str(&line).expect("JSON");
         report["stages"][0]["state"].clone()
     };
 

@@ -83,7 +83,7 @@ pub struct Args {
     /// Say nothing but warnings and errors.
     #[arg(short, long)]
     quiet: bool,
-    /// Tell a program: one object at the end, or with `=events` one a line as they happen.
+    /// Tell a program: one object at the end (with `--watch`, a line of each run), or with `=events` one a line as they happen.
     #[arg(
         long,
         value_enum,
@@ -242,6 +242,7 @@ fn tell(
     output: Output,
 ) -> Result<Exit, Failure> {
     match args.json {
+        Some(Json::End) if args.watch => output.json_line(report)?,
         Some(Json::End) => output.json(report)?,
         Some(Json::Events) => output.json_line(&with_event(report))?,
         None if args.quiet => {}

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use taper_nn::device::{Card, DeviceLearner, Fault, Precision, cuda_devices};
 use taper_nn::loss::Loss;
-use taper_nn::model::{Architecture, BertConfig, Pooling};
+use taper_nn::model::{Architecture, BertConfig};
 use taper_nn::optimizer::{Adam, Optimizer, Rule};
 use taper_nn::random::{Purpose, Stream};
 use taper_nn::{Batch, Dropout, Learning};
@@ -68,23 +68,16 @@ impl Options {
     }
 
     fn architecture(&self) -> Architecture {
-        let (hidden, layers) = if self.simulated { (32, 2) } else { (768, 12) };
-        Architecture::Bert(BertConfig {
-            vocab_size: 30_522,
-            hidden_size: hidden,
-            layers,
-            heads: if self.simulated { 2 } else { 12 },
-            intermediate_size: 4 * hidden,
-            max_positions: 512,
-            type_vocab_size: 2,
-            padding_id: Some(0),
-            layer_norm_eps: 1e-12,
-            initializer_range: 0.02,
-            hidden_dropout: 0.1,
-            attention_dropout: 0.1,
-            head_dropout: 0.1,
-            pooling: Pooling::Pooler,
-            outputs: 2,
+        let base = BertConfig::base();
+        Architecture::Bert(match self.simulated {
+            false => base,
+            true => BertConfig {
+                hidden_size: 32,
+                layers: 2,
+                heads: 2,
+                intermediate_size: 128,
+                ..base
+            },
         })
     }
 }

@@ -79,21 +79,13 @@ const TOKENIZER: &str = "hub/data/models/google-bert/bert-base-uncased/tokenizer
 
 fn bert(hidden: usize, layers: usize, heads: usize, pooling: Pooling, head: f64) -> BertConfig {
     BertConfig {
-        vocab_size: 30522,
         hidden_size: hidden,
         layers,
         heads,
         intermediate_size: 4 * hidden,
-        max_positions: 512,
-        type_vocab_size: 2,
-        padding_id: Some(0),
-        layer_norm_eps: 1e-12,
-        initializer_range: 0.02,
-        hidden_dropout: 0.1,
-        attention_dropout: 0.1,
         head_dropout: head,
         pooling,
-        outputs: 2,
+        ..BertConfig::base()
     }
 }
 

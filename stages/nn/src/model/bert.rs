@@ -66,6 +66,29 @@ pub struct BertConfig {
     pub outputs: usize,
 }
 
+impl BertConfig {
+    /// BERT-base with a head of two logits, in the sizes of bert-base-uncased.
+    pub fn base() -> Self {
+        Self {
+            vocab_size: 30_522,
+            hidden_size: 768,
+            layers: 12,
+            heads: 12,
+            intermediate_size: 3072,
+            max_positions: 512,
+            type_vocab_size: 2,
+            padding_id: Some(0),
+            layer_norm_eps: 1e-12,
+            initializer_range: 0.02,
+            hidden_dropout: 0.1,
+            attention_dropout: 0.1,
+            head_dropout: 0.1,
+            pooling: Pooling::Pooler,
+            outputs: 2,
+        }
+    }
+}
+
 /// Where a normalization's tensors lie.
 #[derive(Clone, Debug)]
 pub(crate) struct NormPlaces {
