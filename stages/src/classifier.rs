@@ -52,13 +52,16 @@ pub trait Classifier: Send {
     fn logits(&mut self, batch: &Batch) -> Result<Vec<f32>, StageError>;
 }
 
-/// Opens a model on a device.
+/// Opens a model on a device, to compute with this precision.
 ///
 /// # Errors
 /// Where its files are missing, damaged or do not belong together, where it has no head, and where the
 /// device cannot compute it.
-pub fn open(model: &Model, device: Device) -> Result<Box<dyn Classifier>, StageError> {
-    let card = device::open(device, Precision::F32)?;
+pub fn open(
+    model: &Model,
+    (device, precision): (Device, Precision),
+) -> Result<Box<dyn Classifier>, StageError> {
+    let card = device::open(device, precision)?;
     match sort(model)? {
         Sort::Ours(config) => {
             check_classes(&config.classes)?;

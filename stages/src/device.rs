@@ -6,22 +6,25 @@ use taper_nn::{Batch, Parameters, device};
 
 use crate::training::params::Precision;
 
-/// Whether a device of this class can compute with this precision.
-///
-/// # Errors
-/// Where it cannot.
-pub fn check(device: Device, precision: Precision) -> Result<(), StageError> {
+/// Why a device of this class cannot compute with this precision; nothing where it can.
+pub fn unfit(device: Device, precision: Precision) -> Option<StageError> {
     match device {
-        Device::Cpu if precision != Precision::F32 => Err(StageError::invalid(format!(
-            "`precision: {}` is not there on the CPU",
-            precision.name()
-        ))
-        .help("write `precision: f32`, or leave it out; or compute on a GPU with `device: cuda`")
-        .at("precision")),
-        Device::Metal => Err(StageError::invalid("nothing is computed on Metal yet")
-            .help("set `device: cpu`")
-            .at("device")),
-        Device::Cpu | Device::Cuda(_) => Ok(()),
+        Device::Cpu if precision != Precision::F32 => Some(
+            StageError::invalid(format!(
+                "`precision: {}` is not there on the CPU",
+                precision.name()
+            ))
+            .help(
+                "write `precision: f32`, or leave it out; or compute on a GPU with `device: cuda`",
+            )
+            .at("precision"),
+        ),
+        Device::Metal => Some(
+            StageError::invalid("nothing is computed on Metal yet")
+                .help("set `device: cpu`")
+                .at("device"),
+        ),
+        Device::Cpu | Device::Cuda(_) => None,
     }
 }
 
@@ -30,7 +33,9 @@ pub fn check(device: Device, precision: Precision) -> Result<(), StageError> {
 /// # Errors
 /// Where it is not there, or cannot compute with this precision.
 pub fn open(device: Device, precision: Precision) -> Result<Option<Card>, StageError> {
-    check(device, precision)?;
+    if let Some(error) = unfit(device, precision) {
+        return Err(error);
+    }
     match device {
         Device::Cpu | Device::Metal => Ok(None),
         Device::Cuda(number) => {

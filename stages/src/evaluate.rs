@@ -3,14 +3,16 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use taper_cache::ArtifactType;
-use taper_engine::{Context, Input, Inputs, Kind, Makes, NoSettings, Stage, StageError};
+use taper_engine::{Context, Device, Input, Inputs, Kind, Makes, NoSettings, Stage, StageError};
 
 use crate::artifact::metrics::METRICS_FILE;
 use crate::artifact::{Metrics, Model};
 use crate::classifier::{arithmetic, ask, open};
+use crate::device;
 use crate::inference::{Rows, Wanted, labels};
 use crate::metrics::{Metric, MetricValue};
 use crate::text::TextColumns;
+use crate::training::params::Precision;
 
 /// The kind; see [`Params`].
 pub struct Evaluate;
@@ -43,6 +45,9 @@ pub struct Params {
     /// The column of classes, likewise.
     #[serde(default)]
     pub label: Option<String>,
+    /// The numbers to compute with.
+    #[serde(default)]
+    pub precision: Precision,
 }
 
 fn default_metrics() -> Vec<Metric> {
@@ -78,6 +83,12 @@ impl Kind for Evaluate {
             .collect()
     }
 
+    fn check_on(&self, params: &Params, device: Device) -> Vec<StageError> {
+        device::unfit(device, params.precision)
+            .into_iter()
+            .collect()
+    }
+
     fn arithmetic(&self, params: &Params, inputs: &Inputs<'_>) -> Option<String> {
         arithmetic(&inputs.open(&params.model).ok()?)
     }
@@ -85,7 +96,8 @@ impl Kind for Evaluate {
     fn run(&self, stage: &Stage<Self>, context: &Context) -> Result<(), StageError> {
         let params = &stage.params;
         let model = context.open(&params.model)?;
-        let mut classifier = open(&model, context.device).map_err(|error| error.at("model"))?;
+        let mut classifier = open(&model, (context.device, params.precision))
+            .map_err(|error| error.or_at("model"))?;
         let wanted = Wanted {
             split: params.split.as_deref(),
             text: params.text.as_ref(),

@@ -16,6 +16,7 @@ use crate::text::labels::{empty_split, read_labels};
 use crate::text::source::TokenizerFiles;
 use crate::text::table::{Classes, write_tokens};
 use crate::text::words::Memory;
+use crate::training::params::Precision;
 
 /// Rows to ask a model about: tokens, or raw text that the model's own tokenizer makes tokens of.
 pub enum Rows {
@@ -70,10 +71,7 @@ impl Rows {
         batch_size: u32,
         context: &Context,
     ) -> Result<Reading, StageError> {
-        let rows = match context.smoke {
-            true => batch_size as usize,
-            false => usize::MAX,
-        };
+        let rows = context.rows(batch_size);
         let names: Vec<&str> = match &self {
             Self::Tokens(tokens) => tokens.splits().map(|(name, _)| name).collect(),
             Self::Dataset(data) => data.splits().map(|(name, _)| name).collect(),
@@ -171,7 +169,7 @@ impl TextClassifier {
     pub fn open(model: &Model, device: Device) -> Result<Self, StageError> {
         Ok(Self {
             encoder: encoder(model, None)?,
-            classifier: classifier::open(model, device)?,
+            classifier: classifier::open(model, (device, Precision::F32))?,
         })
     }
 

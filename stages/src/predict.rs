@@ -6,15 +6,17 @@ use arrow_select::concat::concat;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use taper_cache::ArtifactType;
-use taper_engine::{Context, Input, Inputs, Kind, Makes, NoSettings, Stage, StageError};
+use taper_engine::{Context, Device, Input, Inputs, Kind, Makes, NoSettings, Stage, StageError};
 
 use crate::artifact::dataset::EXTENSION;
 use crate::artifact::predictions::PredictionSplit;
 use crate::artifact::{Model, Table, write_table};
 use crate::classifier::{arithmetic, ask, open};
+use crate::device;
 use crate::evaluate::{check_batch_size, default_batch_size};
 use crate::inference::{Rows, Wanted, labels};
 use crate::text::TextColumns;
+use crate::training::params::Precision;
 
 /// The kind; see [`Params`].
 pub struct Predict;
@@ -44,6 +46,9 @@ pub struct Params {
     /// The column of classes, likewise.
     #[serde(default)]
     pub label: Option<String>,
+    /// The numbers to compute with.
+    #[serde(default)]
+    pub precision: Precision,
 }
 
 impl Kind for Predict {
@@ -64,6 +69,12 @@ impl Kind for Predict {
         check_batch_size(params.batch_size).into_iter().collect()
     }
 
+    fn check_on(&self, params: &Params, device: Device) -> Vec<StageError> {
+        device::unfit(device, params.precision)
+            .into_iter()
+            .collect()
+    }
+
     fn arithmetic(&self, params: &Params, inputs: &Inputs<'_>) -> Option<String> {
         arithmetic(&inputs.open(&params.model).ok()?)
     }
@@ -71,7 +82,8 @@ impl Kind for Predict {
     fn run(&self, stage: &Stage<Self>, context: &Context) -> Result<(), StageError> {
         let params = &stage.params;
         let model = context.open(&params.model)?;
-        let mut classifier = open(&model, context.device).map_err(|error| error.at("model"))?;
+        let mut classifier = open(&model, (context.device, params.precision))
+            .map_err(|error| error.or_at("model"))?;
         let wanted = Wanted {
             split: params.split.as_deref(),
             text: params.text.as_ref(),

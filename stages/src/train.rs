@@ -68,8 +68,7 @@ impl Kind for Train {
     }
 
     fn check_on(&self, params: &Params, device: Device) -> Vec<StageError> {
-        device::check(device, params.precision)
-            .err()
+        device::unfit(device, params.precision)
             .into_iter()
             .collect()
     }
@@ -108,10 +107,7 @@ impl Kind for Train {
             check_fit(&network.limits(), tokens.settings(), name, split)?;
         }
         let loss = loss(&params.loss, split, &classes)?;
-        let first = match context.smoke {
-            true => params.batch_size as usize,
-            false => usize::MAX,
-        };
+        let first = context.rows(params.batch_size);
         let split = &*split.first(first.saturating_mul(params.accumulate as usize));
         let validation = validation.map(|split| split.first(first));
         let validation = validation.as_deref();

@@ -462,6 +462,15 @@ impl StageError {
         self.param = Some(param.into());
         self
     }
+
+    /// The same, where it names no parameter yet.
+    #[must_use]
+    pub fn or_at(self, param: &str) -> Self {
+        match self.param {
+            None => self.at(param),
+            Some(_) => self,
+        }
+    }
 }
 
 impl From<std::io::Error> for StageError {
@@ -609,6 +618,14 @@ impl Context {
             smoke: false,
             reporter,
             opener: Box::new(opener),
+        }
+    }
+
+    /// How many rows are looked at where a batch has so many: as many in a smoke run, else all.
+    pub fn rows(&self, batch: u32) -> usize {
+        match self.smoke {
+            true => batch as usize,
+            false => usize::MAX,
         }
     }
 

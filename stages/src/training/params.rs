@@ -692,10 +692,11 @@ pub enum Precision {
     /// 32-bit floating point.
     #[default]
     F32,
-    /// The same, but products round their operands to 10 bits: on GPUs only.
+    /// The same, but products round their operands to 10 bits: on GPUs only. The steps of recurrent networks and
+    /// BERT's attention do not.
     Tf32,
-    /// Products and what lies between them in 16-bit floating point with the range of 32 bits, weights and sums in
-    /// 32 bits: on GPUs only.
+    /// Products read 16-bit floating point with the range of 32 bits, and BERT keeps what lies between them so; weights
+    /// and sums have 32 bits, and so has a head: on GPUs only. The steps of recurrent networks stay in 32 bits.
     Bf16,
 }
 

@@ -96,7 +96,7 @@ impl Projection {
         let out = pass.arena.take(rows * self.width(), element)?;
         for &(weight, column, columns) in &self.products {
             let w = pass.weights.product(weight);
-            let to = (out.plus(column, element), self.width());
+            let to = (out.plus(column, element), self.width(), element);
             pass.card
                 .multiply(element, (x, w), [rows, self.hidden, columns], to)?;
         }
@@ -420,7 +420,12 @@ impl Bert {
         kept.middle = States::new(pass, count * hidden)?;
         let dense = layer.attention_output;
         let both = (kept.context, pass.weights.product(dense.weight));
-        card.multiply(element, both, dense.sizes(count), (product, hidden))?;
+        card.multiply(
+            element,
+            both,
+            dense.sizes(count),
+            (product, hidden, element),
+        )?;
         let sums = (kept.attended, kept.attended_statistics);
         let norm = self.norm(pass, layer.attention_norm, sums, reach);
         let changed = (product, pass.weights.at(dense.bias));
@@ -435,7 +440,7 @@ impl Bert {
             element,
             both,
             dense.sizes(count),
-            (kept.spread, dense.outputs),
+            (kept.spread, dense.outputs, element),
         )?;
         let spread = (kept.spread, pass.weights.at(dense.bias));
         card.bias_gelu(spread, kept.activated, (count, dense.outputs))?;
@@ -444,7 +449,12 @@ impl Bert {
         kept.gathered = pass.arena.floats(count * hidden)?;
         kept.gathered_statistics = pass.arena.floats(2 * count)?;
         let both = (kept.activated, pass.weights.product(dense.weight));
-        card.multiply(element, both, dense.sizes(count), (product, hidden))?;
+        card.multiply(
+            element,
+            both,
+            dense.sizes(count),
+            (product, hidden, element),
+        )?;
         let sums = (kept.gathered, kept.gathered_statistics);
         let norm = self.norm(pass, layer.output_norm, sums, reach);
         let changed = (product, pass.weights.at(dense.bias));

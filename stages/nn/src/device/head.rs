@@ -47,6 +47,18 @@ impl Pass<'_> {
         Mask::of(mask.as_ref())
     }
 
+    /// Floats as products read them: where the precision asks for it, rounded, in a place of their own.
+    pub fn rounded(&mut self, x: Address, count: usize) -> Result<Address, Fault> {
+        match self.card.element() {
+            Element::F32 => Ok(x),
+            narrow => {
+                let to = self.arena.take(count, narrow)?;
+                self.card.narrow_all(x, to, count)?;
+                Ok(to)
+            }
+        }
+    }
+
     /// Leaves the gradient of a bias, the sums of the columns `[rows, columns]` of `gradient`, to be finished.
     pub fn bias_gradient(
         &mut self,
@@ -139,7 +151,8 @@ impl Linear {
     ) -> Result<Address, Fault> {
         let y = pass.arena.floats(rows * self.outputs)?;
         let (card, w) = (pass.card, pass.weights.at(self.weight));
-        card.multiply(Element::F32, (x, w), self.sizes(rows), (y, self.outputs))?;
+        let to = (y, self.outputs, Element::F32);
+        card.multiply(Element::F32, (x, w), self.sizes(rows), to)?;
         let bias = pass.weights.at(self.bias);
         card.add_bias(y, bias, (rows, self.outputs), tanh)?;
         Ok(y)

@@ -1,5 +1,5 @@
-//! Recurrent networks on a device: `model/recurrent.rs` and `model/cell.rs` say what is computed. All in `f32`, whatever
-//! the precision; a direction's steps are one launch, a block for each row.
+//! Recurrent networks on a device: `model/recurrent.rs` and `model/cell.rs` say what is computed. Products read what the
+//! precision says; a direction's steps are one launch, a block for each row, and `f32` throughout.
 //!
 //! Buffers are ordered by position, then by row, in both directions.
 
@@ -167,10 +167,11 @@ impl Recurrent {
         let card = pass.card;
         // Only the positions that it visits.
         let (skipped, visited) = (walk.lowest() * rows, walk.steps * rows);
-        let from = x.floats(skipped * run.input.inputs);
+        let from = x.plus(skipped * run.input.inputs, card.element());
         let to = run.gates.floats(skipped * gates);
-        let both = (from, pass.weights.at(run.input.weight));
-        card.multiply(Element::F32, both, run.input.sizes(visited), (to, gates))?;
+        let both = (from, pass.weights.product(run.input.weight));
+        let sizes = run.input.sizes(visited);
+        card.multiply(card.element(), both, sizes, (to, gates, Element::F32))?;
         card.add_bias(to, pass.weights.at(run.input.bias), (visited, gates), false)?;
         let turned = pass.arena.floats(gates * hidden)?;
         let weights = pass.weights.at(run.recurrent.weight);
@@ -195,6 +196,7 @@ impl Recurrent {
     ) -> Result<(), Fault> {
         let (rows, hidden, gates) = (pass.rows.len, self.config.hidden_size, run.input.outputs);
         let (card, adds) = (pass.card, pass.sums.adds);
+        let element = card.element();
         let with = Recurrence {
             weights: pass.weights.at(run.recurrent.weight),
             hidden_gradient,
@@ -204,11 +206,14 @@ impl Recurrent {
         // A step's gates read the hidden state of the position before it; the first step's is 0.
         let (skipped, visited) = (walk.lowest() * rows, walk.steps * rows);
         let (of_gates, of_hidden) = if walk.reverse { (0, rows) } else { (rows, 0) };
+        let read = visited - rows;
         let part = run.gates_recurrent.floats((skipped + of_gates) * gates);
+        let part = pass.rounded(part, read * gates)?;
         let before = run.hidden.floats((skipped + of_hidden) * hidden);
+        let before = pass.rounded(before, read * hidden)?;
         let target = gradients.floats(run.recurrent.weight);
-        let sizes = run.recurrent.sizes(visited - rows);
-        card.multiply_weights(Element::F32, ((part, gates), before), sizes, target, adds)?;
+        let sizes = run.recurrent.sizes(read);
+        card.multiply_weights(element, ((part, gates), before), sizes, target, adds)?;
         let part = run.gates_recurrent.floats(skipped * gates);
         let targets = [(0, gates, gradients.floats(run.recurrent.bias))];
         pass.bias_gradient(part, Element::F32, (visited, gates), &targets)?;
@@ -216,12 +221,13 @@ impl Recurrent {
         let targets = [(0, gates, gradients.floats(run.input.bias))];
         pass.bias_gradient(part, Element::F32, (visited, gates), &targets)?;
         let (inputs, sizes) = (run.input.inputs, run.input.sizes(visited));
-        let x = run.x.floats(skipped * inputs);
+        let part = pass.rounded(part, visited * gates)?;
+        let x = run.x.plus(skipped * inputs, element);
         let target = gradients.floats(run.input.weight);
-        card.multiply_weights(Element::F32, ((part, gates), x), sizes, target, adds)?;
+        card.multiply_weights(element, ((part, gates), x), sizes, target, adds)?;
         let to = (x_gradient.floats(skipped * inputs), Element::F32);
-        let w = pass.weights.at(run.input.weight);
-        card.multiply_back(Element::F32, ((part, gates), w), sizes, to, adds_x)
+        let w = pass.weights.product(run.input.weight);
+        card.multiply_back(element, ((part, gates), w), sizes, to, adds_x)
     }
 }
 
@@ -274,9 +280,10 @@ impl Net for Recurrent {
         let mut walk_all = || {
             for (layer, runs) in layers.iter_mut().enumerate() {
                 let width = runs.len() * hidden;
+                let x = pass.rounded(flow, all * runs[0].input.inputs)?;
                 for (direction, run) in runs.iter_mut().enumerate() {
                     let walk = Walk::new(direction, layer == top, positions);
-                    self.run_forward(pass, run, walk, (flow, positions))?;
+                    self.run_forward(pass, run, walk, (x, positions))?;
                 }
                 let (skipped, read) = match layer == top {
                     true => ((positions - 1) * rows.len, rows.len),

@@ -1,4 +1,5 @@
-//! TextCNN on a device: `model/textcnn.rs` says what is computed. All in `f32`, whatever the precision.
+//! TextCNN on a device: `model/textcnn.rs` says what is computed. Products read what the precision says; all else
+//! is `f32`.
 //!
 //! Each row has a padding token of its own behind the tokens of all rows, so that no two rows write the same gradient.
 
@@ -80,20 +81,23 @@ impl Net for TextCnn {
         let [filters, dimensions, width] = self.sizes();
         let (rows, columns) = (pass.rows, width * filters);
         let tokens = rows.tokens + rows.len;
-        self.columns = pass.arena.floats(columns * dimensions)?;
-        self.embedded = pass.arena.floats(tokens * dimensions)?;
+        let of_columns = pass.arena.floats(columns * dimensions)?;
+        let embedded = pass.arena.floats(tokens * dimensions)?;
         self.features = pass.arena.floats(rows.len * filters)?;
         self.places = pass.arena.floats(rows.len * filters)?;
         let products = pass.arena.floats(tokens * columns)?;
         let card = pass.card;
         let weights = pass.weights.at(self.filters);
-        card.filters_to_columns(weights, self.sizes(), self.columns)?;
+        card.filters_to_columns(weights, self.sizes(), of_columns)?;
         let nothing = (Address::NONE, Address::NONE);
         let words = (rows.ids, pass.weights.at(self.embeddings));
-        card.embed(tokens, [words, nothing, nothing], dimensions, self.embedded)?;
+        card.embed(tokens, [words, nothing, nothing], dimensions, embedded)?;
+        self.columns = pass.rounded(of_columns, columns * dimensions)?;
+        self.embedded = pass.rounded(embedded, tokens * dimensions)?;
         let both = (self.embedded, self.columns);
         let sizes = [tokens, dimensions, columns];
-        card.multiply(Element::F32, both, sizes, (products, columns))?;
+        let to = (products, columns, Element::F32);
+        card.multiply(card.element(), both, sizes, to)?;
         let found = (self.features, self.places);
         let bias = pass.weights.at(self.bias);
         card.convolve(&self.convolution(pass), (products, bias), found)?;
@@ -120,14 +124,16 @@ impl Net for TextCnn {
         let targets = [(0, filters, gradients.floats(self.bias))];
         pass.bias_gradient(gradient, Element::F32, (rows.len, filters), &targets)?;
         let of_columns = pass.arena.floats(columns * dimensions)?;
-        let (sizes, of_products) = ([tokens, dimensions, columns], (products, columns));
+        let sizes = [tokens, dimensions, columns];
+        let of_products = (pass.rounded(products, tokens * columns)?, columns);
         let read = (of_products, self.embedded);
-        card.multiply_weights(Element::F32, read, sizes, of_columns, false)?;
+        card.multiply_weights(card.element(), read, sizes, of_columns, false)?;
         let target = gradients.floats(self.filters);
         card.columns_to_filters(of_columns, self.sizes(), pass.sums.adds, target)?;
         let embedded = pass.arena.floats(tokens * dimensions)?;
         let to = (embedded, Element::F32);
-        card.multiply_back(Element::F32, (of_products, self.columns), sizes, to, false)?;
+        let read = (of_products, self.columns);
+        card.multiply_back(card.element(), read, sizes, to, false)?;
         let table = gradients.floats(self.embeddings);
         card.embed_backward(embedded, &rows, dimensions, table)
     }

@@ -191,8 +191,38 @@ fn networks_train_on_a_device_as_in_torch() {
 
 #[test]
 fn rounded_products_train_nearly_as_exact_ones() {
-    trains("bert_pooler", Precision::Tf32);
-    trains("bert_pooler", Precision::Bf16);
+    for kind in ["bert_pooler", "textcnn", "rnn"] {
+        trains(kind, Precision::Tf32);
+        trains(kind, Precision::Bf16);
+    }
+}
+
+/// Whatever the network, other bits come out.
+#[test]
+fn a_precision_is_never_ignored() {
+    const PRECISIONS: [Precision; 3] = [Precision::F32, Precision::Tf32, Precision::Bf16];
+    let differ = |what: &str, [a, b, c]: [Vec<f32>; 3]| {
+        assert!(a != b && b != c && a != c, "{what}");
+    };
+    for kind in KINDS {
+        let golden = Golden::open(kind);
+        let (architecture, parameters) = (&golden.architecture, golden.architecture.parameters());
+        let weights = beginning(&golden, &parameters);
+        let logits = |precision| {
+            let card = card(precision);
+            let mut model = DeviceModel::new(card, architecture, &parameters, &weights).unwrap();
+            model.logits(&golden.batches[0]).unwrap()
+        };
+        differ(kind, PRECISIONS.map(logits));
+    }
+    for training in &trainings() {
+        let trained = |precision| {
+            let mut learner = learner(training, card(precision));
+            training.train(&mut learner, 0..1).unwrap();
+            learner.settle().unwrap().0.to_vec()
+        };
+        differ(training.name(), PRECISIONS.map(trained));
+    }
 }
 
 /// Rows of any length, indices beyond 32 bits, a width that fills no group: every bit of the mask is the CPU's.

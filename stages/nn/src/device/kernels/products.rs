@@ -3,13 +3,14 @@
 use crate::device::{Address, Card, Element, Fault, Operand, Precision, Product};
 
 impl Card {
-    /// `y = x wᵀ` for x `[rows, inputs]`, w `[outputs, inputs]`; y has `stride` numbers from row to row.
+    /// `y = x wᵀ` for x `[rows, inputs]`, w `[outputs, inputs]`, numbers of `element`; y has `stride` numbers of `to` from
+    /// row to row.
     pub(in crate::device) fn multiply(
         &self,
         element: Element,
         (x, w): (Address, Address),
         [rows, inputs, outputs]: [usize; 3],
-        (y, stride): (Address, usize),
+        (y, stride, to): (Address, usize, Element),
     ) -> Result<(), Fault> {
         self.product(&Product {
             rows,
@@ -20,7 +21,7 @@ impl Card {
             from: element,
             c: y,
             c_stride: stride,
-            to: element,
+            to,
             adds: false,
             rounds: self.rounds(),
         })
