@@ -5,6 +5,7 @@ mod devices;
 mod foreign;
 mod invalid;
 mod killing;
+mod lockless;
 mod new_kind;
 mod quickstart;
 mod reference;

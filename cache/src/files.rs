@@ -13,6 +13,7 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::Digest;
 use crate::error::{CacheError, is_absent};
+use crate::locks::own_mark;
 use crate::{planted, threads};
 
 /// What tells one state of a file from another without reading it.
@@ -310,7 +311,7 @@ pub(crate) fn filled(
 /// A new file with a name of its own below `staging`, removed when it is dropped.
 pub(crate) fn temporary(staging: &Path, mode: u32) -> Result<tempfile::NamedTempFile, CacheError> {
     tempfile::Builder::new()
-        .prefix("file-")
+        .prefix(&format!("file-{}", own_mark()))
         .permissions(Permissions::from_mode(mode))
         .tempfile_in(staging)
         .map_err(CacheError::io("make a file in", staging))

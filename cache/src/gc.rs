@@ -11,7 +11,7 @@ use std::path::Path;
 
 use crate::error::CacheError;
 use crate::layout::Shelf;
-use crate::locks::{Keeping, may_be_held};
+use crate::locks::{Keeping, is_of_the_dead, may_be_held};
 use crate::runs::names;
 use crate::staging::remove_folder;
 use crate::{Action, Digest, Key, RunId, Store, planted};
@@ -269,8 +269,8 @@ impl Store {
         let layout = self.layout();
         let mut leftovers = Vec::new();
         for name in names(&layout.staging())? {
-            let path = layout.staging().join(name);
-            if !may_be_held(&path) || planted("gc-removes-work") {
+            let path = layout.staging().join(&name);
+            if !may_be_held(&path) || is_of_the_dead(&name) || planted("gc-removes-work") {
                 leftovers.push(path);
             }
         }
@@ -435,7 +435,10 @@ mod tests {
         fs_err::create_dir_all(dead.join("out")).expect("made");
         fs_err::write(store.layout().staging().join("file-dead"), "half").expect("written");
         let key = Key::of_ingredients(b"a");
-        let scratch = store.scratch(&key).expect("made");
+        let lock = store.try_lock(&key).expect("works");
+        let scratch = store.scratch(&key, lock.as_ref()).expect("made");
+        let scratch = scratch.path();
+        fs_err::write(scratch.join("part"), "half").expect("written");
         let report = store
             .collect(&Roots::default(), &GcOptions::default())
             .expect("collected");
@@ -445,7 +448,6 @@ mod tests {
             unfinished: Unfinished::Remove,
             ..GcOptions::default()
         };
-        let lock = store.try_lock(&key).expect("works");
         assert_eq!(
             store
                 .collect(&Roots::default(), &options)

@@ -14,7 +14,7 @@
 //!   index/000000000100      what lists say of executions 1 to 100; made again where it is lost
 //!   memories/abcdef…        what a run in which nothing has changed needs to know; made again where it is lost
 //!   pins/NAME               a run or an artifact that `gc` keeps
-//!   scratch/cdef…/          partial downloads and checkpoints of a key; outlives a kill
+//!   scratch/cdef…/          partial downloads and checkpoints of a key; outlives a kill, where there are locks
 //!   staging/                files and folders being written; of no worth after a kill
 //!   locks/                  who computes what at the moment; never needed for correctness
 //!   quarantine/             damaged files, set aside

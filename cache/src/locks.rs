@@ -7,11 +7,13 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use rustix::io::Errno;
 
 use crate::error::{CacheError, is_absent};
-use crate::{Key, Store, planted};
+use crate::memories::boot;
+use crate::{Digest, Key, Store, planted};
 
 /// Nobody else computes the key while this is held.
 #[derive(Debug)]
@@ -47,6 +49,46 @@ pub(crate) fn try_lock(file: &File) -> Result<(), TryLockError> {
 /// Whether a living program may hold the lock of this file or folder: where the file system has no locks nobody knows.
 pub(crate) fn may_be_held(mark: &Path) -> bool {
     File::open(mark).is_ok_and(|file| try_lock(&file).is_err())
+}
+
+/// What names of passing files and folders say of the process that makes them: `MACHINE-NUMBER-START-`, where
+/// processes have numbers; nothing elsewhere. It is for file systems without locks.
+pub(crate) fn own_mark() -> &'static str {
+    static MARK: OnceLock<String> = OnceLock::new();
+    MARK.get_or_init(|| {
+        let number = std::process::id();
+        let mark = machine().zip(start_of(number));
+        mark.map_or_else(String::new, |(machine, start)| {
+            format!("{machine}-{number}-{start}-")
+        })
+    })
+}
+
+/// Whether the process that has made the passing file or folder with this name has surely ended: it was one of
+/// this boot of this machine. Of others nobody knows.
+pub(crate) fn is_of_the_dead(name: &str) -> bool {
+    let mut parts = name.split('-').skip(1);
+    let (there, number, start) = (parts.next(), parts.next(), parts.next());
+    there.is_some()
+        && there == machine().as_deref()
+        && number
+            .and_then(|number| number.parse().ok())
+            .is_some_and(|number: u32| start_of(number).as_deref() != start)
+}
+
+/// This boot of this machine, and its table of processes: a container has another.
+fn machine() -> Option<String> {
+    let table = std::fs::read_link("/proc/self/ns/pid").ok()?;
+    let both = format!("{} {}", boot()?, table.display());
+    Some(Digest::of(both.as_bytes()).short())
+}
+
+/// When the process began, as the system counts; nothing where there is none.
+fn start_of(number: u32) -> Option<String> {
+    let state = fs_err::read_to_string(format!("/proc/{number}/stat")).ok()?;
+    // Behind the program's name, which may have any character, it is the twentieth.
+    let (_, behind) = state.rsplit_once(") ")?;
+    Some(behind.split(' ').nth(19)?.to_owned())
 }
 
 impl Store {
@@ -134,8 +176,29 @@ impl Keeping {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use crate::store::tests::fresh;
-    use crate::{Key, Store};
+
+    #[test]
+    fn of_a_name_it_is_known_whether_its_process_has_ended() {
+        let named = |mark: &str| format!("work-{mark}x7Yz");
+        assert!(!is_of_the_dead(&named(own_mark())));
+        let mut child = std::process::Command::new("true").spawn().expect("starts");
+        let start = start_of(child.id()).expect("it is waited for");
+        let machine = machine().expect("known");
+        let mark = format!("{machine}-{}-{start}-", child.id());
+        assert!(!is_of_the_dead(&named(&mark)));
+        child.wait().expect("it ends");
+        assert!(is_of_the_dead(&named(&mark)));
+        let again = format!("{machine}-{}-0-", std::process::id());
+        assert!(
+            is_of_the_dead(&named(&again)),
+            "the number is another's now"
+        );
+        for unknown in ["", "elsewhere-1-2-"] {
+            assert!(!is_of_the_dead(&named(unknown)));
+        }
+    }
 
     #[test]
     fn one_holder_at_a_time_and_nothing_left_behind() {

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use crate::commit::Batch;
 use crate::error::CacheError;
 use crate::files;
-use crate::locks::try_lock;
+use crate::locks::{own_mark, try_lock};
 use crate::manifest::{ArtifactType, Blob, BlobName, Manifest, ManifestError};
-use crate::{Action, Digest, Key, Store};
+use crate::{Action, Digest, Key, KeyLock, Store, planted};
 
 /// A private folder, locked as long as it is in use; removed when it is dropped.
 #[derive(Debug)]
@@ -18,6 +18,13 @@ pub struct Staging {
     store: Store,
     folder: tempfile::TempDir,
     _in_use: File,
+}
+
+/// The folder for unfinished work of a key; it goes when this is dropped, where it is empty or nobody could find it.
+#[derive(Debug)]
+pub struct Scratch {
+    path: PathBuf,
+    own: Option<Staging>,
 }
 
 /// An artifact whose files are hashed and read-only, and have no names in the cache yet. Until it has been kept
@@ -65,11 +72,11 @@ impl Store {
         let _keeping = self.keeping()?;
         let staging = self.layout().staging();
         let folder = tempfile::Builder::new()
-            .prefix("work-")
+            .prefix(&format!("work-{}", own_mark()))
             .tempdir_in(&staging)
             .map_err(CacheError::io("make a folder in", &staging))?;
         let in_use = File::open(folder.path()).map_err(CacheError::io("open", folder.path()))?;
-        // Without locks on this file system `gc` leaves every such folder alone.
+        // Without locks on this file system `gc` asks whether the process that its name tells is still there.
         let _ = try_lock(&in_use);
         Ok(Staging {
             store: self.clone(),
@@ -78,35 +85,65 @@ impl Store {
         })
     }
 
-    /// The folder for unfinished work of `key`, which outlives a kill; made where it is missing.
+    /// The folder for unfinished work of `key`. Who holds the key's lock for sure has the one that outlives a kill,
+    /// with what an earlier attempt has left there. Where there are no locks another program may be at the same
+    /// key, so that each has a folder of its own and begins anew.
     ///
     /// # Errors
     /// Where the cache cannot be written to.
-    pub fn scratch(&self, key: &Key) -> Result<PathBuf, CacheError> {
+    pub fn scratch(&self, key: &Key, lock: Option<&KeyLock>) -> Result<Scratch, CacheError> {
+        if !lock.is_some_and(KeyLock::is_sure) && !planted("scratch-shared") {
+            let own = self.stage()?;
+            let path = own.out();
+            return Ok(Scratch {
+                path,
+                own: Some(own),
+            });
+        }
         self.prepare()?;
-        let folder = self.layout().scratch(key);
-        files::make_passing_folder(&folder)?;
-        Ok(folder)
-    }
-
-    /// Removes the unfinished work of `key`.
-    ///
-    /// # Errors
-    /// Where the file system refuses.
-    pub fn clear_scratch(&self, key: &Key) -> Result<(), CacheError> {
-        remove_folder(&self.layout().scratch(key))
+        let path = self.layout().scratch(key);
+        files::make_passing_folder(&path)?;
+        Ok(Scratch { path, own: None })
     }
 
     /// The folder for what an execution of `key` tells beside its artifact: made by whoever has something to
-    /// tell. What an earlier one told is removed.
+    /// tell. What an earlier one told is removed by who holds the key's lock for sure.
     ///
     /// # Errors
     /// Where the cache cannot be written to.
-    pub fn fresh_record(&self, key: &Key) -> Result<PathBuf, CacheError> {
-        self.prepare()?;
+    pub fn record_folder(&self, key: &Key, lock: Option<&KeyLock>) -> Result<PathBuf, CacheError> {
         let folder = self.layout().record(key);
-        remove_folder(&folder)?;
+        if lock.is_some_and(KeyLock::is_sure) {
+            remove_folder(&folder)?;
+        }
         Ok(folder)
+    }
+}
+
+impl Scratch {
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Removes it with what is in it: the work is finished.
+    ///
+    /// # Errors
+    /// Where the file system refuses.
+    pub fn clear(self) -> Result<(), CacheError> {
+        match &self.own {
+            Some(_) => Ok(()),
+            None => remove_folder(&self.path),
+        }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if self.own.is_none() {
+            // It stays where something is in it.
+            let _ = std::fs::remove_dir(&self.path);
+        }
     }
 }
 
@@ -238,15 +275,30 @@ mod tests {
     }
 
     #[test]
-    fn scratch_outlives_and_is_cleared() {
+    fn unfinished_work_outlives_its_holder_and_is_cleared() {
         let (_folder, store) = fresh();
         let key = Key::of_ingredients(b"a");
-        let folder = store.scratch(&key).expect("made");
-        fs_err::write(folder.join("part"), "half").expect("written");
-        let again = store.scratch(&key).expect("there");
-        assert!(again.join("part").exists());
-        store.clear_scratch(&key).expect("removed");
-        store.clear_scratch(&key).expect("nothing to do");
-        assert!(!again.exists());
+        let lock = store.try_lock(&key).expect("works");
+        let folder = || store.scratch(&key, lock.as_ref()).expect("made");
+        fs_err::write(folder().path().join("part"), "half").expect("written");
+        let again = folder();
+        assert!(again.path().join("part").exists());
+        let path = again.path().to_owned();
+        again.clear().expect("removed");
+        assert!(!path.exists());
+        drop(folder());
+        assert!(!path.exists(), "it was empty");
+    }
+
+    #[test]
+    fn who_has_no_lock_works_in_a_folder_of_its_own() {
+        let (_folder, store) = fresh();
+        let key = Key::of_ingredients(b"a");
+        let two = [(); 2].map(|()| store.scratch(&key, None).expect("made"));
+        assert_ne!(two[0].path(), two[1].path());
+        fs_err::write(two[0].path().join("part"), "half").expect("written");
+        let paths = two.each_ref().map(|scratch| scratch.path().to_owned());
+        drop(two);
+        assert!(!paths.iter().any(|path| path.exists()));
     }
 }

@@ -2,8 +2,6 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -11,7 +9,6 @@ use serde::{Deserialize, Serialize};
 use taper_cache::{ArtifactType, BlobName};
 use taper_engine::{
     ArtifactFiles, Context, Input, Kind, LocalPath, Makes, NoSettings, Stage, StageError,
-    StageErrorKind,
 };
 
 use crate::artifact::dataset::EXTENSION;
@@ -133,26 +130,11 @@ impl Kind for Command {
 
     fn run(&self, stage: &Stage<Self>, context: &Context) -> Result<(), StageError> {
         let params = &stage.params;
-        let folder = context.scratch.clone();
-        let own = begin_anew(&folder)?;
-        let done = lay_out(params, context, &folder)
-            .and_then(|()| process::run(&arguments(params), &params.env, &folder, context))
-            .and_then(|()| take_outputs(params, &folder, context));
-        match done {
-            Err(error) if error.kind == StageErrorKind::Interrupted => Err(error),
-            // What went wrong in a folder that another has is nothing to tell.
-            done => is_still(&folder, &own).and(done),
-        }
-    }
-}
-
-/// Whether a folder is still the one that it was: on a file system without locks another program may work
-/// on the same stage, and have begun anew in it. Then what was taken may be half of what it wrote.
-fn is_still(folder: &Path, own: &std::fs::Metadata) -> Result<(), StageError> {
-    let same = |now: &std::fs::Metadata| (own.dev(), own.ino()) == (now.dev(), now.ino());
-    match fs_err::metadata(folder) {
-        Ok(now) if same(&now) => Ok(()),
-        _ => Err(process::taken()),
+        let folder = &context.scratch;
+        begin_anew(folder)?;
+        lay_out(params, context, folder)?;
+        process::run(&arguments(params), &params.env, folder, context)?;
+        take_outputs(params, folder, context)
     }
 }
 
@@ -166,20 +148,14 @@ fn arguments(params: &Params) -> Vec<String> {
 
 /// Makes the folder in which the program runs, the scratch folder of its key, in the place of one that an
 /// earlier attempt left behind.
-fn begin_anew(folder: &Path) -> Result<std::fs::Metadata, StageError> {
+fn begin_anew(folder: &Path) -> Result<(), StageError> {
     let is_left = fs_err::read_dir(folder)?.next().is_some();
     if is_left && !taper_cache::planted("work-reused") {
         process::end_leftovers(folder)?;
-        // Who has something to do with it meanwhile is another program that begins anew.
-        let replaced = fs_err::remove_dir_all(folder).and_then(|()| fs_err::create_dir(folder));
-        replaced.map_err(|error| match error.kind() {
-            ErrorKind::NotFound | ErrorKind::AlreadyExists | ErrorKind::DirectoryNotEmpty => {
-                process::taken()
-            }
-            _ => error.into(),
-        })?;
+        fs_err::remove_dir_all(folder)?;
+        fs_err::create_dir(folder)?;
     }
-    Ok(fs_err::metadata(folder)?)
+    Ok(())
 }
 
 /// Lays out what the program finds.
@@ -187,10 +163,7 @@ fn lay_out(params: &Params, context: &Context, folder: &Path) -> Result<(), Stag
     if taper_cache::planted("work-reused") && folder.join("out").exists() {
         return Ok(());
     }
-    fs_err::create_dir(folder.join("out")).map_err(|error| match error.kind() {
-        ErrorKind::AlreadyExists => process::taken(),
-        _ => error.into(),
-    })?;
+    fs_err::create_dir(folder.join("out"))?;
     for output in params.outputs.keys() {
         fs_err::create_dir(folder.join("out").join(output))?;
     }

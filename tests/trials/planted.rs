@@ -9,7 +9,7 @@ use crate::{crowd, edit, errors, flip, kill, power};
 /// A bug, and the suite that has to notice it.
 type Bug = (&'static str, fn(&Setting) -> Found);
 
-const BUGS: [Bug; 38] = [
+const BUGS: [Bug; 39] = [
     ("no-file-sync", power::run),
     ("no-round", power::run),
     ("named-before-round", power::run),
@@ -47,6 +47,7 @@ const BUGS: [Bug; 38] = [
     ("gc-unlocked", crowd::run),
     ("gc-removes-work", crowd::run),
     ("key-unlocked", crowd::run),
+    ("no-locks,scratch-shared", crowd::run),
     ("export-follows", swap_elsewhere),
 ];
 

@@ -40,7 +40,8 @@ pub fn run(args: Args, output: Output) -> Result<Exit, Failure> {
     let reporter = Reporter::start(Mode::Json, output)?;
     let stop = interrupt::flag(output);
     let stage = taper_engine::Reporter::new(args.stage, reporter.events(), stop);
-    let result = execute_job(&store, KINDS, &job, &stage);
+    let lock = store.try_lock(&job.key())?;
+    let result = execute_job(&store, KINDS, &job, lock.as_ref(), &stage);
     reporter.close();
     let action = result?;
     output.json_line(&json!({ "key": action.key, "artifact": action.artifact }))?;

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use taper_cache::{Action, ArtifactType, Digest, Key, Lookup, Manifest, Store, planted};
+use taper_cache::{Action, ArtifactType, Digest, Key, KeyLock, Lookup, Manifest, Store, planted};
 
 use crate::canonical::{Map, Value};
 use crate::error::EngineError;
@@ -32,11 +32,18 @@ pub struct Job {
 
 /// Whatever executes jobs: this process, another one, another machine with the same cache.
 pub trait Executor: Send + Sync {
-    /// Makes the artifact and keeps it, with its action, in the cache. The caller holds the key's lock.
+    /// Makes the artifact and keeps it, with its action, in the cache. Who has the key's lock goes on with
+    /// what an attempt that was killed has left.
     ///
     /// # Errors
     /// Those of the stage. A panic in a kind is an error too.
-    fn execute(&self, store: &Store, job: &Job, reporter: &Reporter) -> Result<Action, StageError>;
+    fn execute(
+        &self,
+        store: &Store,
+        job: &Job,
+        lock: Option<&KeyLock>,
+        reporter: &Reporter,
+    ) -> Result<Action, StageError>;
 }
 
 /// Executes jobs in this process.
@@ -47,8 +54,14 @@ pub struct LocalExecutor {
 }
 
 impl Executor for LocalExecutor {
-    fn execute(&self, store: &Store, job: &Job, reporter: &Reporter) -> Result<Action, StageError> {
-        execute_job(store, self.kinds, job, reporter)
+    fn execute(
+        &self,
+        store: &Store,
+        job: &Job,
+        lock: Option<&KeyLock>,
+        reporter: &Reporter,
+    ) -> Result<Action, StageError> {
+        execute_job(store, self.kinds, job, lock, reporter)
     }
 }
 
@@ -157,6 +170,7 @@ pub fn execute_job(
     store: &Store,
     kinds: Kinds,
     job: &Job,
+    lock: Option<&KeyLock>,
     reporter: &Reporter,
 ) -> Result<Action, StageError> {
     let ingredients = &job.ingredients;
@@ -189,10 +203,11 @@ pub fn execute_job(
     let makes = kind.makes(&ingredients.params)?;
     let key = job.key();
     let staging = store.stage()?;
+    let scratch = store.scratch(&key, lock)?;
     let folders = Folders {
         out: staging.out(),
-        scratch: store.scratch(&key)?,
-        record: store.fresh_record(&key)?,
+        scratch: scratch.path().to_owned(),
+        record: store.record_folder(&key, lock)?,
     };
     let mut context = Context::new(
         folders,
@@ -228,7 +243,7 @@ pub fn execute_job(
     );
     reporter.computed();
     sealed.keep(&action)?;
-    store.clear_scratch(&key)?;
+    scratch.clear()?;
     Ok(action)
 }
 

@@ -236,7 +236,8 @@ fn execute(
         stage: stage.name.clone(),
         text: "runs again".to_owned(),
     });
-    executor.execute(place, &job, reporter)
+    let lock = place.try_lock(&job.key())?;
+    executor.execute(place, &job, lock.as_ref(), reporter)
 }
 
 /// The value with other artifacts in the place of some.

@@ -244,25 +244,27 @@ impl Surroundings {
             return Ok(Resolution::default());
         }
         let request = request_of(stage)?;
-        let scratch = self.store.layout().scratch(&Key(request));
+        let key = Key(request);
         let locked = self.locked(stage);
-        let made = locked.is_none();
-        if made {
-            self.store.scratch(&Key(request))?;
-        }
-        let locked = locked.and_then(|locked| locked.resolved.clone());
+        // What is fetched stays until the stage runs, where no other program fetches the same.
+        let lock = match locked {
+            Some(_) => None,
+            None => self.store.try_lock(&key)?,
+        };
+        let scratch = match locked {
+            Some(_) => None,
+            None => Some(self.store.scratch(&key, lock.as_ref())?),
+        };
         let outside = Outside {
-            locked,
+            locked: locked.and_then(|locked| locked.resolved.clone()),
             offline: self.offline,
-            scratch,
+            scratch: match &scratch {
+                Some(scratch) => scratch.path().to_owned(),
+                None => self.store.layout().scratch(&key),
+            },
             reporter: self.reporter(stage, self.stop.clone()),
         };
-        let empty = made.then(|| outside.scratch.clone());
         let resolved = without_panic(stage.kind.name(), || stage.params.resolve(outside))?;
-        if let Some(folder) = empty {
-            // It goes only where nothing was fetched.
-            let _ = std::fs::remove_dir(folder);
-        }
         Ok(Resolution {
             request: Some(request),
             resolved,
@@ -272,10 +274,16 @@ impl Surroundings {
     /// What was fetched in order to resolve is handed on to the stage that runs: its scratch folder begins
     /// with what [`Outside::scratch`] had.
     pub(crate) fn hand_over_scratch(&self, request: Option<Digest>, key: &Key) {
-        let Some(request) = request else { return };
+        let Some(request) = request.map(Key) else {
+            return;
+        };
         let layout = self.store.layout();
-        let (from, to) = (layout.scratch(&Key(request)), layout.scratch(key));
-        if from.is_dir() && !to.exists() {
+        let (from, to) = (layout.scratch(&request), layout.scratch(key));
+        // Another program may be at it.
+        if from.is_dir()
+            && !to.exists()
+            && let Ok(Some(_lock)) = self.store.try_lock(&request)
+        {
             // It saves work only; where it cannot be moved it is fetched again.
             let _ = fs_err::rename(from, to);
         }

@@ -18,9 +18,6 @@ use crate::plan::{Plan, PlannedStage};
 use crate::resolve::{Resolution, Surroundings};
 use crate::schedule::{Keyed, Order, TICK, look_up, warn};
 
-/// How often a stage is tried again where another program may be in its way: for half a minute.
-const WITHOUT_LOCKS: u32 = 8;
-
 /// What workers do.
 pub(crate) enum Task {
     /// Asks the world outside.
@@ -196,7 +193,10 @@ impl Work<'_> {
         let mut attempt = 0;
         loop {
             let store = &self.surroundings.store;
-            let error = match self.executor.execute(store, &keyed.job, &reporter) {
+            let executed = self
+                .executor
+                .execute(store, &keyed.job, Some(&lock), &reporter);
+            let error = match executed {
                 Ok(action) => return Ok((action, false)),
                 Err(error) => self.explain_end(error),
             };
@@ -204,26 +204,12 @@ impl Work<'_> {
             if error.kind != StageErrorKind::Interrupted {
                 self.verify_inputs(keyed)?;
             }
-            // Without locks another program may have been in its way, and may have made it.
-            if !lock.is_sure()
-                && let Some(action) = look_up()?
-            {
-                return Ok((action, true));
-            }
             let worth = matches!(
                 error.kind,
                 StageErrorKind::Transient | StageErrorKind::Failed
             );
             let stopped = self.watch.stop.load(Ordering::Relaxed);
-            let is_gone = || !store.layout().scratch(&keyed.key).exists();
-            let is_transient = error.kind == StageErrorKind::Transient;
-            // Who has ended takes away the folder for unfinished work, of which there is one for a key.
-            let in_the_way = !lock.is_sure() && (is_transient || is_gone());
-            let retries = match in_the_way {
-                true => self.stage.settings.retries.max(WITHOUT_LOCKS),
-                false => self.stage.settings.retries,
-            };
-            if !worth || stopped || attempt >= retries {
+            if !worth || stopped || attempt >= self.stage.settings.retries {
                 return Err(Obstacle::Failed(error));
             }
             self.surroundings.events.send(Event::StageFailed {

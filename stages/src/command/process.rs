@@ -6,7 +6,7 @@ use std::io::{PipeReader, PipeWriter, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
@@ -106,7 +106,7 @@ fn environment(folder: &Path) -> BTreeMap<&'static str, OsString> {
 /// else's.
 ///
 /// # Errors
-/// Where they do not end, and where a living program has started them: without locks nobody waited for it.
+/// Where they do not end.
 pub fn end_leftovers(folder: &Path) -> Result<(), StageError> {
     let home = [b"HOME=", folder.as_os_str().as_bytes()].concat();
     let is_here = |process: &Path| {
@@ -131,11 +131,6 @@ pub fn end_leftovers(folder: &Path) -> Result<(), StageError> {
                 continue;
             };
             if is_here(&entry.path()) {
-                if parent_of(&entry.path())
-                    .is_some_and(|parent| is_another_taper(&parent) && !is_here(&parent))
-                {
-                    return Err(taken());
-                }
                 left += 1;
                 let _ = pidfd_send_signal(&process, Signal::KILL);
             }
@@ -152,26 +147,6 @@ pub fn end_leftovers(folder: &Path) -> Result<(), StageError> {
         }
         std::thread::sleep(LONGEST_PAUSE);
     }
-}
-
-/// Another program is at the stage: on a file system with locks this one would have waited.
-pub fn taken() -> StageError {
-    StageError::transient("another program runs the same stage in the same folder")
-        .help("run again when it has ended; this file system has no locks, so that nobody can wait for it")
-}
-
-fn parent_of(process: &Path) -> Option<PathBuf> {
-    let status = fs_err::read_to_string(process.join("status")).ok()?;
-    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
-    Some(Path::new("/proc").join(parent.trim()))
-}
-
-/// Whether a process is this program, and not this run of it.
-fn is_another_taper(process: &Path) -> bool {
-    let program = |process: &Path| std::fs::read_link(process.join("exe")).ok();
-    let own = Path::new("/proc").join(std::process::id().to_string());
-    let found = program(process);
-    process != own && found.is_some() && found == program(&own)
 }
 
 /// What the program says on its two streams.

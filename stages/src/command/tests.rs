@@ -187,7 +187,7 @@ fn a_stop_ends_it_with_its_children() {
     });
     let error = Command.run(&stage, &context).expect_err("it was stopped");
     stopper.join().expect("it sleeps and stores");
-    assert_eq!(error.kind, StageErrorKind::Interrupted);
+    assert_eq!(error.kind, taper_engine::StageErrorKind::Interrupted);
     assert!(
         start.elapsed() < Duration::from_secs(5),
         "{:?}",
