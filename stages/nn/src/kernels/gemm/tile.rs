@@ -241,6 +241,68 @@ mod x86 {
         unsafe { _mm512_mask_storeu_ps(place, mask, value) }
     }
 
+    /// A block of 16 steps of `LANES`, a multiple of 4, in registers. Quarters of four lanes come together as they
+    /// are read, which leaves half of the shuffles; fours change over within quarters.
+    ///
+    /// # Safety
+    /// As [`Tile::transpose`].
+    #[inline]
+    #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
+    unsafe fn transpose_whole<const LANES: usize>(
+        (source, stride): (*const f32, usize),
+        (target, width): (*mut f32, usize),
+        ahead: usize,
+    ) {
+        // SAFETY: all of the block is read and written; prefetching is safe anywhere.
+        unsafe {
+            for lane in 0..LANES {
+                let place = source.wrapping_add(lane * stride + ahead);
+                _mm_prefetch::<_MM_HINT_T0>(place.cast());
+            }
+            for four in 0..4 {
+                let mut rows = [_mm512_setzero_ps(); 4];
+                for (lane, row) in rows.iter_mut().enumerate() {
+                    let quarter = |quarter: usize| {
+                        _mm_loadu_ps(source.add((4 * quarter + lane) * stride + 4 * four))
+                    };
+                    *row = _mm512_castps128_ps512(quarter(0));
+                    if LANES > 4 {
+                        *row = _mm512_insertf32x4::<1>(*row, quarter(1));
+                    }
+                    if LANES > 8 {
+                        *row = _mm512_insertf32x4::<2>(*row, quarter(2));
+                    }
+                    if LANES > 12 {
+                        *row = _mm512_insertf32x4::<3>(*row, quarter(3));
+                    }
+                }
+                let [a, b, c, d] = rows;
+                let pairs = [
+                    _mm512_unpacklo_ps(a, b),
+                    _mm512_unpackhi_ps(a, b),
+                    _mm512_unpacklo_ps(c, d),
+                    _mm512_unpackhi_ps(c, d),
+                ]
+                .map(|pair| _mm512_castps_pd(pair));
+                let columns = [
+                    _mm512_unpacklo_pd(pairs[0], pairs[2]),
+                    _mm512_unpackhi_pd(pairs[0], pairs[2]),
+                    _mm512_unpacklo_pd(pairs[1], pairs[3]),
+                    _mm512_unpackhi_pd(pairs[1], pairs[3]),
+                ];
+                for (step, column) in columns.into_iter().enumerate() {
+                    let place = target.add((4 * four + step) * width);
+                    let column = _mm512_castpd_ps(column);
+                    if LANES == 16 {
+                        _mm512_storeu_ps(place, column);
+                    } else {
+                        _mm512_mask_storeu_ps(place, mask16(LANES), column);
+                    }
+                }
+            }
+        }
+    }
+
     /// A block of 16 by 16 in registers: pairs, fours, eights and sixteens change over.
     ///
     /// # Safety
@@ -252,6 +314,14 @@ mod x86 {
         (target, width): (*mut f32, usize),
         ahead: usize,
     ) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match (lanes, steps) {
+                (16, 16) => return transpose_whole::<16>((source, stride), (target, width), ahead),
+                (12, 16) => return transpose_whole::<12>((source, stride), (target, width), ahead),
+                _ => {}
+            }
+        }
         let (whole_lanes, whole_steps) = (mask16(lanes), mask16(steps));
         let mut rows = [_mm512_setzero_ps(); 16];
         for (lane, row) in rows.iter_mut().enumerate().take(lanes) {
