@@ -303,7 +303,7 @@ mod x86 {
         }
     }
 
-    /// A block of 16 by 16 in registers: pairs, fours, eights and sixteens change over.
+    /// Blocks of whole lines by [`transpose_whole`], others through one.
     ///
     /// # Safety
     /// As [`Tile::transpose`].
@@ -314,61 +314,21 @@ mod x86 {
         (target, width): (*mut f32, usize),
         ahead: usize,
     ) {
-        // SAFETY: the caller's promise.
+        // SAFETY: only what lies within the extent is read and written.
         unsafe {
             match (lanes, steps) {
-                (16, 16) => return transpose_whole::<16>((source, stride), (target, width), ahead),
-                (12, 16) => return transpose_whole::<12>((source, stride), (target, width), ahead),
-                _ => {}
-            }
-        }
-        let (whole_lanes, whole_steps) = (mask16(lanes), mask16(steps));
-        let mut rows = [_mm512_setzero_ps(); 16];
-        for (lane, row) in rows.iter_mut().enumerate().take(lanes) {
-            let place = source.wrapping_add(lane * stride);
-            // SAFETY: lanes and steps within the extent are read; prefetching is safe anywhere.
-            unsafe {
-                _mm_prefetch::<_MM_HINT_T0>(place.wrapping_add(ahead).cast());
-                *row = _mm512_maskz_loadu_ps(whole_steps, place);
-            }
-        }
-        let mut pairs = [_mm512_setzero_ps(); 16];
-        for i in 0..8 {
-            pairs[2 * i] = _mm512_unpacklo_ps(rows[2 * i], rows[2 * i + 1]);
-            pairs[2 * i + 1] = _mm512_unpackhi_ps(rows[2 * i], rows[2 * i + 1]);
-        }
-        // Of each group of four lanes, the steps 0, 1, 2 and 3 of every quarter.
-        let mut fours = [_mm512_setzero_ps(); 16];
-        for i in 0..4 {
-            for half in 0..2 {
-                let a = _mm512_castps_pd(pairs[4 * i + half]);
-                let b = _mm512_castps_pd(pairs[4 * i + 2 + half]);
-                fours[4 * i + 2 * half] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
-                fours[4 * i + 2 * half + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
-            }
-        }
-        for step in 0..4 {
-            let [a, b, c, d] = [0, 1, 2, 3].map(|group| fours[4 * group + step]);
-            let (ab_even, ab_odd) = (
-                _mm512_shuffle_f32x4::<0x88>(a, b),
-                _mm512_shuffle_f32x4::<0xdd>(a, b),
-            );
-            let (cd_even, cd_odd) = (
-                _mm512_shuffle_f32x4::<0x88>(c, d),
-                _mm512_shuffle_f32x4::<0xdd>(c, d),
-            );
-            let columns = [
-                _mm512_shuffle_f32x4::<0x88>(ab_even, cd_even),
-                _mm512_shuffle_f32x4::<0x88>(ab_odd, cd_odd),
-                _mm512_shuffle_f32x4::<0xdd>(ab_even, cd_even),
-                _mm512_shuffle_f32x4::<0xdd>(ab_odd, cd_odd),
-            ];
-            for (quarter, column) in columns.into_iter().enumerate() {
-                let step = 4 * quarter + step;
-                if step < steps {
-                    // SAFETY: a step within the extent; only its lanes are written.
-                    unsafe {
-                        _mm512_mask_storeu_ps(target.add(step * width), whole_lanes, column);
+                (16, 16) => transpose_whole::<16>((source, stride), (target, width), ahead),
+                (12, 16) => transpose_whole::<12>((source, stride), (target, width), ahead),
+                _ => {
+                    let (mut rows, mut columns) = ([0f32; 256], [0f32; 256]);
+                    for lane in 0..lanes {
+                        let row = _mm512_maskz_loadu_ps(mask16(steps), source.add(lane * stride));
+                        _mm512_storeu_ps(rows[16 * lane..].as_mut_ptr(), row);
+                    }
+                    transpose_whole::<16>((rows.as_ptr(), 16), (columns.as_mut_ptr(), 16), 0);
+                    for step in 0..steps {
+                        let column = _mm512_loadu_ps(columns[16 * step..].as_ptr());
+                        _mm512_mask_storeu_ps(target.add(step * width), mask16(lanes), column);
                     }
                 }
             }
