@@ -236,45 +236,30 @@ pub(crate) fn sync_folder(path: &Path) -> Result<(), CacheError> {
         .map_err(CacheError::io("sync", path))
 }
 
-/// What to do where the target is there already.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Existing {
-    /// It is replaced.
-    Replace,
-    /// It stays; the caller is told.
-    Keep,
-}
-
 /// Writes a file in one step: beside (below `staging`), synced, renamed; its folder is noted as unsynced.
-///
-/// Returns whether it was written: `false` only with [`Existing::Keep`].
 pub(crate) fn write(
     unsynced: &Unsynced,
     staging: &Path,
     target: &Path,
     bytes: &[u8],
     mode: u32,
-    existing: Existing,
-) -> Result<bool, CacheError> {
+) -> Result<(), CacheError> {
     let folder = target.parent().unwrap_or(Path::new("."));
     unsynced.make_folder(folder)?;
-    if planted("written-in-place") {
-        fs_err::write(target, bytes).map_err(CacheError::io("write", target))?;
-        return Ok(true);
-    }
     let file = filled(staging, bytes, mode, Sync::Now)?;
-    let placed = match existing {
-        Existing::Replace => file.persist(target).map(|_| true),
-        Existing::Keep => match file.persist_noclobber(target) {
-            Err(failed) if failed.error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-            other => other.map(|_| true),
-        },
-    };
-    let placed = placed.map_err(|failed| CacheError::io("write", target)(failed.error))?;
-    if placed {
-        unsynced.note(folder);
+    file.persist(target)
+        .map_err(|failed| CacheError::io("write", target)(failed.error))?;
+    unsynced.note(folder);
+    Ok(())
+}
+
+/// Gives a file its name, where no other has it; answers whether that was so.
+pub(crate) fn place_new(file: tempfile::NamedTempFile, target: &Path) -> Result<bool, CacheError> {
+    match file.persist_noclobber(target) {
+        Ok(_) => Ok(true),
+        Err(failed) if failed.error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(failed) => Err(CacheError::io("write", target)(failed.error)),
     }
-    Ok(placed)
 }
 
 /// When a file is synced.
@@ -358,11 +343,12 @@ mod tests {
         let target = folder.path().join("a/b/file");
         let unsynced = Unsynced::default();
         unsynced.make_folder(&staging).expect("made");
-        let put = |bytes, existing| write(&unsynced, &staging, &target, bytes, 0o666, existing);
-        assert!(put(b"one", Existing::Keep).expect("written"));
-        assert!(!put(b"two", Existing::Keep).expect("kept"));
-        assert_eq!(read(&target).expect("read"), b"one");
-        assert!(put(b"two", Existing::Replace).expect("written"));
+        let put = |bytes| write(&unsynced, &staging, &target, bytes, 0o666).expect("written");
+        put(b"one");
+        put(b"two");
+        assert_eq!(read(&target).expect("read"), b"two");
+        let other = filled(&staging, b"three", 0o666, Sync::Later).expect("written");
+        assert!(!place_new(other, &target).expect("kept"));
         assert_eq!(read(&target).expect("read"), b"two");
         let left = std::fs::read_dir(&staging).expect("listed").count();
         assert_eq!(left, 0, "nothing stays beside");

@@ -351,7 +351,7 @@ mod tests {
             stage.artifact = act(store, ingredients, made, &[]).artifact;
         }
         let run = crate::RunRecord::new("toys", "", BTreeMap::new(), run.stages);
-        store.record(&run, execution()).expect("recorded");
+        store.record(&run, None, execution()).expect("recorded");
     }
 
     fn there(store: &Store, ingredients: &[u8]) -> bool {

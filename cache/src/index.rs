@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{CacheError, Lookup, NOT_AS_WRITTEN};
-use crate::files::{self, Existing};
+use crate::files;
 use crate::runs::names;
 use crate::{Execution, RunId, Store};
 
@@ -201,7 +201,7 @@ impl Store {
                 }
             }
             let bytes = files::seal(text.into_bytes());
-            self.write(&path, &bytes, 0o666, Existing::Replace)?;
+            self.write(&path, &bytes, 0o666)?;
         }
         Ok(())
     }
@@ -253,7 +253,7 @@ mod tests {
             let run = &runs[(number % 2) as usize];
             let mut execution = execution();
             execution.started = number;
-            store.record(run, execution).expect("recorded");
+            store.record(run, None, execution).expect("recorded");
         }
         (folder, store, runs.map(|run| run.id))
     }

@@ -12,7 +12,7 @@
 //!   runs/cdef….run          what was run and what came out, named by the run's id
 //!   executions/000000000042 one execution of a run: times, states, machine; numbered in order
 //!   index/000000000100      what lists say of executions 1 to 100; made again where it is lost
-//!   memories/abcdef…        what a run in which nothing has changed needs to know; made again where it is lost
+//!   memories/BOOT/abcdef…   what a run in which nothing has changed needs to know, in this boot of the machine
 //!   pins/NAME               a run or an artifact that `gc` keeps
 //!   scratch/cdef…/          partial downloads and checkpoints of a key; outlives a kill, where there are locks
 //!   staging/                files and folders being written; of no worth after a kill
@@ -133,10 +133,6 @@ impl Layout {
 
     pub(crate) fn memories(&self) -> PathBuf {
         self.root.join("memories")
-    }
-
-    pub(crate) fn memory(&self, name: &Digest) -> PathBuf {
-        self.memories().join(name.to_string())
     }
 
     pub(crate) fn pins(&self) -> PathBuf {

@@ -10,8 +10,9 @@
 //! is not seen.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::OnceLock;
 use std::thread::Builder;
 
 use rustix::time::{ClockId, clock_gettime};
@@ -107,9 +108,13 @@ impl FromStr for Identity {
 }
 
 /// The name of this boot of the machine, where the system has one.
-pub fn boot() -> Option<String> {
-    let id = fs_err::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-    Some(id.trim().to_owned())
+pub fn boot() -> Option<&'static str> {
+    static BOOT: OnceLock<Option<String>> = OnceLock::new();
+    let read = || {
+        let id = fs_err::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        Some(id.trim().to_owned())
+    };
+    BOOT.get_or_init(read).as_deref()
 }
 
 /// The state of the program that runs, where the system shows its file.
@@ -140,26 +145,32 @@ impl Store {
     /// # Errors
     /// Where the file system refuses.
     pub fn memory(&self, name: &Digest) -> Result<Lookup<Vec<u8>>, CacheError> {
-        self.look_up(&self.layout().memory(name), |bytes| {
+        self.look_up(&self.memories().join(name.to_string()), |bytes| {
             let text = files::unseal(bytes).ok_or(NOT_AS_WRITTEN)?;
             Ok(text.to_vec())
         })
     }
 
-    /// Remembers something under a name, in the place of what was. It saves work only: a power cut may take it.
+    /// The folder of this boot's memories. What those of others say is worth nothing, and is never read.
+    pub(crate) fn memories(&self) -> PathBuf {
+        self.layout().memories().join(boot().unwrap_or("unknown"))
+    }
+
+    /// Remembers something under a name, in the place of what was. It is not synced: after a power cut there is
+    /// another boot.
     ///
     /// # Errors
     /// Where the file system refuses.
     pub fn remember(&self, name: &Digest, text: Vec<u8>) -> Result<(), CacheError> {
         let _keeping = self.keeping()?;
-        let path = self.layout().memory(name);
-        files::make_passing_folder(&self.layout().memories())?;
-        let file = files::filled(
-            &self.layout().staging(),
-            &files::seal(text),
-            0o666,
-            Sync::Now,
-        )?;
+        let folder = self.memories();
+        if !folder.is_dir() {
+            self.forget()?;
+            files::make_passing_folder(&folder)?;
+        }
+        let path = folder.join(name.to_string());
+        let text = files::seal(text);
+        let file = files::filled(&self.layout().staging(), &text, 0o666, Sync::Later)?;
         let placed = file.persist(&path).map(drop);
         placed.map_err(|failed| CacheError::io("write", path)(failed.error))
     }
@@ -265,7 +276,7 @@ mod tests {
             let found = store.memory(&name).expect("read").found();
             assert_eq!(found.as_deref(), Some(text.as_bytes()));
         }
-        fs_err::write(store.layout().memory(&name), "two\n").expect("written");
+        fs_err::write(store.memories().join(name.to_string()), "two\n").expect("written");
         assert!(matches!(
             store.memory(&name).expect("read"),
             Lookup::Damaged(_)

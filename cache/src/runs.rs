@@ -6,12 +6,13 @@
 //! more. Executions are numbered; nothing is ordered by the clock.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{CacheError, Lookup, NOT_AS_WRITTEN};
-use crate::files::{self, Existing};
+use crate::files;
 use crate::{Digest, Key, RunId, Store, planted};
 
 /// What was run and what came out. The same on every machine.
@@ -149,24 +150,31 @@ impl Store {
         self.layout().run(id).is_file()
     }
 
-    /// Records a run, where it is not yet, and one execution of it, durably; returns the execution's number.
+    /// Records an execution of a run, durably, and before it the run and a file of the user's: see
+    /// [`Store::conclude`]. Returns the execution's number.
     ///
     /// # Errors
     /// Where the file system refuses.
-    pub fn record(&self, run: &RunRecord, mut execution: Execution) -> Result<u64, CacheError> {
+    pub fn record(
+        &self,
+        run: &RunRecord,
+        outside: Option<(&Path, &[u8])>,
+        mut execution: Execution,
+    ) -> Result<u64, CacheError> {
         let _keeping = self.keeping()?;
-        let path = self.layout().run(&run.id);
-        if self.run(&run.id)?.found().is_none() && !planted("run-unrecorded") {
-            self.write(&path, &to_lines(run), 0o666, Existing::Replace)?;
-        }
-        if !planted("run-unsynced") {
-            self.sync()?;
-        }
+        self.conclude(Some(run), outside)?;
         execution.run = run.id;
         execution.sequence = self.last_sequence()? + 1;
+        let folder = self.layout().executions();
+        self.inner.unsynced.make_folder(&folder)?;
         loop {
             let path = self.layout().execution(execution.sequence);
-            if self.write(&path, &to_lines(&execution), 0o666, Existing::Keep)? {
+            let file = self.filled(&to_lines(&execution), 0o666)?;
+            if !planted("run-unsynced") {
+                self.settle()?;
+            }
+            if files::place_new(file, &path)? {
+                self.inner.unsynced.note(&folder);
                 self.sync()?;
                 if let Err(error) = self.update_index(execution.sequence) {
                     tracing::debug!(%error, "the index is not up to date");
@@ -279,7 +287,7 @@ impl Store {
         let _keeping = self.keeping()?;
         let path = self.layout().pins().join(name.as_str());
         let text = files::seal(format!("{digest}\n").into_bytes());
-        self.write(&path, &text, 0o666, Existing::Replace)?;
+        self.write(&path, &text, 0o666)?;
         self.sync()
     }
 
@@ -323,7 +331,7 @@ impl Store {
 }
 
 /// The names of what is in a folder, in no order; none where there is no folder.
-pub(crate) fn names(folder: &std::path::Path) -> Result<Vec<String>, CacheError> {
+pub(crate) fn names(folder: &Path) -> Result<Vec<String>, CacheError> {
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) if crate::error::is_absent(&error) => return Ok(Vec::new()),
@@ -338,7 +346,7 @@ pub(crate) fn names(folder: &std::path::Path) -> Result<Vec<String>, CacheError>
 }
 
 /// A line of JSON, and its seal.
-fn to_lines<T: Serialize>(value: &T) -> Vec<u8> {
+pub(crate) fn to_lines<T: Serialize>(value: &T) -> Vec<u8> {
     let mut bytes = serde_json::to_vec(value).expect("records are plain data with text as keys");
     bytes.push(b'\n');
     files::seal(bytes)
@@ -416,10 +424,10 @@ pub(crate) mod tests {
         let (_folder, store) = fresh();
         let run = record(&[("a", b"1", b"one")]);
         assert!(!store.has_run(&run.id));
-        assert_eq!(store.record(&run, execution()).expect("kept"), 1);
-        assert_eq!(store.record(&run, execution()).expect("kept"), 2);
+        assert_eq!(store.record(&run, None, execution()).expect("kept"), 1);
+        assert_eq!(store.record(&run, None, execution()).expect("kept"), 2);
         let other = record(&[("a", b"1", b"two")]);
-        assert_eq!(store.record(&other, execution()).expect("kept"), 3);
+        assert_eq!(store.record(&other, None, execution()).expect("kept"), 3);
         assert_eq!(store.runs().expect("listed").len(), 2);
         assert_eq!(store.executions().expect("listed"), [1, 2, 3]);
         assert_eq!(store.run(&run.id).expect("read").found(), Some(run.clone()));
@@ -431,7 +439,7 @@ pub(crate) mod tests {
     fn runs_are_found_by_unique_prefixes_of_four_digits() {
         let (_folder, store) = fresh();
         let run = record(&[("a", b"1", b"one")]);
-        store.record(&run, execution()).expect("kept");
+        store.record(&run, None, execution()).expect("kept");
         let id = run.id.to_string();
         assert_eq!(store.find_run(&id[..4]).expect("found"), run.id);
         assert_eq!(store.find_run(&id.to_uppercase()).expect("found"), run.id);
@@ -458,7 +466,7 @@ pub(crate) mod tests {
     fn a_damaged_record_is_noticed() {
         let (_folder, store) = fresh();
         let run = record(&[("a", b"1", b"one")]);
-        store.record(&run, execution()).expect("kept");
+        store.record(&run, None, execution()).expect("kept");
         let path = store.layout().run(&run.id);
         let text = fs_err::read_to_string(&path).expect("text");
         fs_err::write(&path, text.replace("toys", "tops")).expect("written");

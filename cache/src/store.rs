@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::commit::{Batch, Held, Rounds};
 use crate::error::{CacheError, Damage, Lookup, relative};
-use crate::files::{self, Existing, Identity, Sync, Unsynced};
+use crate::files::{self, Identity, Sync, Unsynced};
 use crate::layout::{CACHEDIR_TAG, FORMAT, Layout};
 use crate::locks::Keeping;
-use crate::{Digest, Manifest, planted};
+use crate::runs::to_lines;
+use crate::{Digest, Manifest, RunRecord, planted};
 
 /// A cache in a folder. Cheap to clone; used from any thread, and by several programs at once.
 #[derive(Clone, Debug)]
@@ -90,6 +91,7 @@ impl Store {
         }
         // From here on the system is asked what it could not write.
         self.has_rounds();
+        let mut batch = Batch::unguarded();
         for (name, text) in [
             ("CACHEDIR.TAG", CACHEDIR_TAG),
             (".gitignore", "*\n"),
@@ -97,56 +99,69 @@ impl Store {
         ] {
             let path = root.join(name);
             if !path.exists() {
-                self.write(&path, text.as_bytes(), 0o666, Existing::Keep)?;
+                self.add_bytes(&mut batch, path, text.as_bytes(), 0o666)?;
             }
         }
+        self.commit(batch)?;
         self.inner.prepared.get_or_init(|| ());
         Ok(())
     }
 
     /// Writes a file of the cache in one step.
-    pub(crate) fn write(
-        &self,
-        target: &Path,
-        bytes: &[u8],
-        mode: u32,
-        existing: Existing,
-    ) -> Result<bool, CacheError> {
+    pub(crate) fn write(&self, target: &Path, bytes: &[u8], mode: u32) -> Result<(), CacheError> {
         let staging = self.layout().staging();
-        files::write(
-            &self.inner.unsynced,
-            &staging,
-            target,
-            bytes,
-            mode,
-            existing,
-        )
+        files::write(&self.inner.unsynced, &staging, target, bytes, mode)
     }
 
-    /// Writes a file of the user's, outside the cache, durably and in one step. What a kill leaves lies in the
-    /// cache, where `gc` finds it; beside the file only where the cache cannot be written to, or is on another
-    /// file system.
+    /// Writes a file of the user's, outside the cache, durably and in one step, without the cache's help.
     ///
     /// # Errors
     /// Where the file system refuses.
-    pub fn write_outside(&self, path: &Path, bytes: &[u8]) -> Result<(), CacheError> {
+    pub fn write_outside(path: &Path, bytes: &[u8]) -> Result<(), CacheError> {
         let folder = match path.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
             _ => Path::new("."),
         };
-        if planted("lock-in-place") {
-            return fs_err::write(path, bytes).map_err(CacheError::io("write", path));
-        }
-        let place = |staging: &Path| {
-            let file = files::filled(staging, bytes, 0o666, Sync::Now)?;
-            let placed = file.persist(path).map(drop);
-            placed.map_err(|failed| CacheError::io("write", path)(failed.error))
-        };
-        let inside = self
-            .keeping()
-            .and_then(|_keeping| place(&self.layout().staging()));
-        inside.or_else(|_| place(folder))?;
+        let file = files::filled(folder, bytes, 0o666, Sync::Now)?;
+        file.persist(path)
+            .map_err(|failed| CacheError::io("write", path)(failed.error))?;
         files::sync_folder(folder)
+    }
+
+    /// Gives what a run ends with its names, once all that has been kept before is durable: the run's record, and a
+    /// file of the user's, outside the cache. These names are with [`Store::sync`].
+    ///
+    /// # Errors
+    /// Where the file system refuses.
+    pub fn conclude(
+        &self,
+        run: Option<&RunRecord>,
+        outside: Option<(&Path, &[u8])>,
+    ) -> Result<(), CacheError> {
+        let run = match run {
+            Some(run) if self.run(&run.id)?.found().is_none() => Some(run),
+            _ => None,
+        };
+        if run.is_none() && outside.is_none() {
+            return self.sync();
+        }
+        let mut batch = self.batch()?;
+        if let Some((path, bytes)) = outside {
+            if planted("lock-in-place") {
+                fs_err::write(path, bytes).map_err(CacheError::io("write", path))?;
+            }
+            let path = std::path::absolute(path).map_err(CacheError::io("write", path))?;
+            self.add_bytes(&mut batch, path, bytes, 0o666)?;
+        }
+        if let Some(run) = run.filter(|_| !planted("run-unrecorded")) {
+            self.add_bytes(
+                &mut batch,
+                self.layout().run(&run.id),
+                &to_lines(run),
+                0o666,
+            )?;
+        }
+        self.commit_last(batch)
     }
 
     /// Makes all that this handle and its clones have kept durable. Until then a power cut, unlike a kill, may
@@ -265,13 +280,22 @@ impl Store {
         bytes: &[u8],
         mode: u32,
     ) -> Result<(), CacheError> {
+        let file = self.filled(bytes, mode)?;
+        self.add(batch, Held::Ours(file.into_temp_path()), target)
+    }
+
+    /// A small file that has no name yet: synced, or to be synced with the next round.
+    pub(crate) fn filled(
+        &self,
+        bytes: &[u8],
+        mode: u32,
+    ) -> Result<tempfile::NamedTempFile, CacheError> {
         let sync = if self.has_rounds() {
             Sync::Later
         } else {
             Sync::Now
         };
-        let file = files::filled(&self.layout().staging(), bytes, mode, sync)?;
-        self.add(batch, Held::Ours(file.into_temp_path()), target)
+        files::filled(&self.layout().staging(), bytes, mode, sync)
     }
 }
 

@@ -79,7 +79,7 @@ impl Store {
         for file in self.verify_index()? {
             verification.look(file);
         }
-        for name in names(&self.layout().memories())? {
+        for name in names(&self.memories())? {
             if let Ok(name) = name.parse() {
                 verification.look(self.memory(&name)?);
             }
@@ -253,7 +253,7 @@ mod tests {
         );
         sealed.keep(&action).expect("kept");
         let run = record(&[("a", b"1", b"one")]);
-        store.record(&run, execution()).expect("recorded");
+        store.record(&run, None, execution()).expect("recorded");
         (folder, store, action)
     }
 

@@ -103,7 +103,11 @@ impl Trial<'_> {
         let is_kept_torn = |path: &&PathBuf| path.starts_with(".taper") && is_kept(path);
         match left.torn.iter().find(is_kept_torn) {
             Some(path) => Err(format!("{} has its name and is torn", path.display())),
-            None => Ok(left.files),
+            None => Ok(left
+                .files
+                .into_iter()
+                .filter(|(path, _)| !is_memory(path))
+                .collect()),
         }
     }
 }
@@ -251,8 +255,10 @@ fn less_than_promised(history: &History<'_>) -> Option<String> {
     let mut random = Random::new(0, 0);
     let changes = history.events.len();
     for (index, event) in history.events.iter().enumerate() {
+        // The lock is named beside the run's record: neither tells of the other.
+        let counts = |path: &PathBuf| path != "p.lock" || is_execution(event);
         if points_back(event)
-            && let Some(path) = less(&disk)
+            && let Some(path) = less(&disk).into_iter().find(counts)
         {
             let path = path.display();
             return Some(format!(
@@ -260,38 +266,51 @@ fn less_than_promised(history: &History<'_>) -> Option<String> {
             ));
         }
         disk.apply(event);
-        let names = matches!(event, Event::Name(..));
+        if !matches!(event, Event::Name(..)) {
+            continue;
+        }
         let torn = disk.left_after(Loss::Contents, &mut random).torn;
-        if names && let Some(path) = torn.iter().find(|path| is_kept(path)) {
+        if let Some(path) = torn.iter().find(|path| is_kept(path)) {
             let path = path.display();
             return Some(format!(
                 "{path} has its name at change {index} of {changes} and may be torn"
             ));
         }
     }
-    less(&disk).map(|path| format!("{} is not on the disk at the end", path.display()))
+    let path = less(&disk).into_iter().next()?;
+    Some(format!("{} is not on the disk at the end", path.display()))
 }
 
 /// Whether a name is given to a record of what has been done: all of that has to be on the disk by then.
 fn points_back(event: &Event) -> bool {
-    let Event::Name(_, changes) = event else {
-        return false;
-    };
-    changes.iter().any(|(name, id)| {
-        let is_number = name.len() == 12 && name.bytes().all(|byte| byte.is_ascii_digit());
-        id.is_some() && (is_number || name.ends_with(".run") || name == "p.lock")
+    is_execution(event) || gives_name(event, |name| name.ends_with(".run") || name == "p.lock")
+}
+
+/// Whether a name is given to the record of an execution, the last of all.
+fn is_execution(event: &Event) -> bool {
+    gives_name(event, |name| {
+        name.len() == 12 && name.bytes().all(|byte| byte.is_ascii_digit())
     })
 }
 
-/// Something that is promised and would not outlive the end of the power.
-fn less(disk: &Disk) -> Option<PathBuf> {
+fn gives_name(event: &Event, is_meant: impl Fn(&str) -> bool) -> bool {
+    let Event::Name(_, changes) = event else {
+        return false;
+    };
+    let mut given = changes.iter().filter(|(_, id)| id.is_some());
+    given.any(|(name, _)| is_meant(name))
+}
+
+/// What is promised and would not outlive the end of the power.
+fn less(disk: &Disk) -> Vec<PathBuf> {
     let mut random = Random::new(0, 0);
     let now = disk.survivors(Loss::None, &mut random);
     let left = disk.survivors(Loss::All, &mut random);
     now.into_iter()
         .filter(|(path, bytes)| bytes.is_some() && is_promised(path))
-        .find(|(path, bytes)| left.get(path) != Some(bytes))
+        .filter(|(path, bytes)| left.get(path) != Some(bytes))
         .map(|(path, _)| path)
+        .collect()
 }
 
 /// Whether a sync is about a checkpoint: its files are named `writing-…` first, in a folder named by a key.
@@ -308,14 +327,22 @@ fn is_unfinished(history: &History<'_>, sync: &Event) -> bool {
     })
 }
 
+/// Whether what lies here is of one boot of the machine: none is read after a power cut.
+fn is_memory(path: &Path) -> bool {
+    is_below(path, &["memories"])
+}
+
 /// Whether what lies here is more than work in progress: then it is whole, or not there.
 fn is_kept(path: &Path) -> bool {
-    !is_below(path, &["staging", "locks", "scratch", "records"])
+    !is_below(
+        path,
+        &["staging", "locks", "scratch", "records", "memories"],
+    )
 }
 
 /// Whether what lies here may not even be missing.
 fn is_promised(path: &Path) -> bool {
-    is_kept(path) && !is_below(path, &["memories", "index"])
+    is_kept(path) && !is_below(path, &["index"])
 }
 
 fn is_below(path: &Path, shelves: &[&str]) -> bool {

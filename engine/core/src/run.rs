@@ -10,7 +10,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 use taper_cache::{
     ArtifactType, CacheError, Digest, Execution, Key, Manifest, RunId, RunRecord, StageExecution,
-    StageRecord, planted,
+    StageRecord, Store, planted,
 };
 
 use crate::error::EngineError;
@@ -209,32 +209,43 @@ pub fn run(
             read_metrics(surroundings, &stage.name, settled, &mut report.metrics);
         }
     }
-    if !planted("record-before-work") {
-        surroundings.store.sync()?;
-    }
-    let locked = update_lock(plan, origin, surroundings, &outcomes, options.lock_use);
+    let locked = updated_lock(plan, origin, surroundings, &outcomes, options.lock_use);
+    let path = Lock::path_of(&origin.file);
+    let outside = match &locked {
+        Ok((_, Some(text))) => Some((path.as_path(), text.as_bytes())),
+        _ => None,
+    };
     report.run = run_id(&report.stages).filter(|_| !surroundings.smoke);
     report.seconds = started.elapsed().as_secs_f64();
     let new = report
         .run
         .filter(|id| !(report.is_cached() && surroundings.store.has_run(id)));
-    if new.is_some()
-        && let Some(record) = record(plan, origin, &outcomes)
-    {
-        let started = clock
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs());
-        let execution = execution(&report, origin, surroundings, options, started);
-        let recorded = surroundings.store.record(&record, execution);
-        // A cache that cannot be written to still serves those who read.
-        if let Err(error) = recorded
-            && !(report.is_cached() && error.is_read_only())
-            && !planted("record-error-dropped")
-        {
+    let record = new.and_then(|_| record(plan, origin, &outcomes));
+    let ended = match &record {
+        Some(record) => {
+            let started = clock
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |since| since.as_secs());
+            let execution = execution(&report, origin, surroundings, options, started);
+            let recorded = surroundings.store.record(record, outside, execution);
+            recorded.map(drop)
+        }
+        None => {
+            let concluded = surroundings.store.conclude(None, outside);
+            concluded.and_then(|()| surroundings.store.sync())
+        }
+    };
+    if let Err(error) = ended {
+        // What is done is locked, and a cache that cannot be written to still serves those who read.
+        if let Some((path, text)) = outside {
+            Store::write_outside(path, text)?;
+        }
+        let is_served = report.is_cached() && error.is_read_only();
+        if !(is_served || planted("record-error-dropped")) {
             return Err(error.into());
         }
     }
-    let lock = &locked?;
+    let (lock, _) = &locked?;
     if let (Some(name), Some(_), true) = (&options.memory, report.run, options.force.is_empty()) {
         let past = Past {
             plan,
@@ -455,14 +466,14 @@ fn run_id(stages: &[StageReport]) -> Option<RunId> {
     Some(RunId::of_stages(stages))
 }
 
-/// The lock file as it is after the run; written where that differs from what it was.
-fn update_lock(
+/// The lock file as it is after the run, and its text where that differs from what it was.
+fn updated_lock(
     plan: &Plan,
     origin: &Origin,
     surroundings: &Surroundings,
     outcomes: &BTreeMap<usize, Outcome>,
     lock_use: LockUse,
-) -> Result<Lock, EngineError> {
+) -> Result<(Lock, Option<String>), EngineError> {
     let mut lock = Lock::default();
     for (index, stage) in plan.stages.iter().enumerate() {
         let old = surroundings.lock.stages.get(&stage.name);
@@ -491,19 +502,18 @@ fn update_lock(
         }
     }
     if lock_use == LockUse::ReadOnly || lock == surroundings.lock {
-        return Ok(surroundings.lock.clone());
+        return Ok((surroundings.lock.clone(), None));
     }
-    let path = Lock::path_of(&origin.file);
     if lock_use == LockUse::Locked {
+        let path = Lock::path_of(&origin.file);
         return match surroundings.lock.difference(&lock) {
             Some(what) => Err(EngineError::WouldChange { path, what }),
-            None => Ok(lock),
+            None => Ok((lock, None)),
         };
     }
     let file = origin.file.file_name().unwrap_or_default();
     let text = lock.to_text(&file.to_string_lossy());
-    surroundings.store.write_outside(&path, text.as_bytes())?;
-    Ok(lock)
+    Ok((lock, Some(text)))
 }
 
 fn locked_stage(kind: &str, settled: &Settled) -> LockedStage {
