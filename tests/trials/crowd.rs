@@ -1,5 +1,5 @@
 //! Several programs at once on one cache: runs of two states of a project, `gc`, `verify`, a reproduction; one
-//! is killed now and then, and one is stopped for a while.
+//! is killed now and then, and one is stopped for a while. And `gc` while `verify` stands still, at each of its calls.
 
 use std::process::{Child, Stdio};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 
 use crate::pool::{Random, each};
 use crate::story::{self, Place, Story, program};
-use crate::tracer::{LONGEST, MOMENT};
+use crate::tracer::{Call, LONGEST, MOMENT, Verdict, Watcher, trace};
 use crate::{Found, Setting};
 
 /// Tries.
@@ -36,7 +36,81 @@ pub fn run(setting: &Setting) -> Found {
         format!("rounds of {programs} programs at once"),
         failures,
     );
+    let story = stories.iter().find(|story| story.name == "gc");
+    within_verify(setting, story.expect("a story"), &mut found);
     found
+}
+
+/// What `gc` takes away while `verify` looks, and what a run then makes again, is nothing to tell of.
+fn within_verify(setting: &Setting, story: &Story, found: &mut Found) {
+    let verify = |place: &Place, meanwhile: &mut Meanwhile<'_>| {
+        let variables = setting.variables();
+        trace(
+            &setting.program,
+            place.path(),
+            &["verify"],
+            &variables,
+            meanwhile,
+        )
+    };
+    let place = story.place(setting);
+    let mut nothing = Meanwhile {
+        calls: 0,
+        at: usize::MAX,
+        what: Box::new(|| ()),
+    };
+    verify(&place, &mut nothing);
+    let mut random = Random::new(setting.seed, 9999);
+    let all = nothing.calls;
+    let chosen: Vec<usize> = match setting.sized(3, 200, all) {
+        count if count < all => (0..count).map(|_| random.below(all)).collect(),
+        _ => (0..all).collect(),
+    };
+    let trials: Vec<_> = chosen.into_iter().enumerate().collect();
+    let trials = setting.part_of(trials);
+    let failures = each(setting, &trials, |(index, at)| {
+        let place = story.place(setting);
+        let made_again = index % 2 == 1;
+        let collect = || {
+            story::taper(setting, place.path(), &story.arguments());
+            if made_again {
+                story::taper(setting, place.path(), &story::RUN);
+            }
+        };
+        let mut meanwhile = Meanwhile {
+            calls: 0,
+            at: *at,
+            what: Box::new(collect),
+        };
+        let ended = verify(&place, &mut meanwhile);
+        match ended.code {
+            Some(0) => Ok(()),
+            code => Err(format!(
+                "verify with gc at call {at} of {all} (a run behind it: {made_again}) ends with {code:?}: {}{}",
+                ended.stdout, ended.stderr
+            )),
+        }
+    });
+    found.add(trials.len(), "times gc while verify stood still", failures);
+}
+
+/// Does something while the program stands still before one of its calls.
+struct Meanwhile<'a> {
+    calls: usize,
+    at: usize,
+    what: Box<dyn FnMut() + 'a>,
+}
+
+impl Watcher for Meanwhile<'_> {
+    fn before(&mut self, _: &Call) -> Verdict {
+        if self.calls == self.at {
+            (self.what)();
+        }
+        self.calls += 1;
+        Verdict::Go
+    }
+
+    fn after(&mut self, _: &Call, _: i64) {}
 }
 
 struct Running {

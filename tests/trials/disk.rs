@@ -15,6 +15,7 @@ use crate::pool::Random;
 use crate::tracer::{Call, Verdict, Watcher};
 
 use nix::libc;
+use nix::unistd::Pid;
 
 type Id = usize;
 
@@ -281,8 +282,8 @@ pub struct Scribe {
     next: Id,
     /// Open files are known by their numbers on the real disk.
     numbers: BTreeMap<u64, Id>,
-    /// What a path meant before the call that is being made.
-    before: Vec<Option<Id>>,
+    /// What the first path of the call that each thread is making meant before it.
+    before: BTreeMap<Pid, Option<Id>>,
 }
 
 impl Scribe {
@@ -295,7 +296,7 @@ impl Scribe {
             now: Disk::default(),
             next: ROOT,
             numbers: BTreeMap::new(),
-            before: Vec::new(),
+            before: BTreeMap::new(),
         };
         let folder = scribe.folder.clone();
         scribe.find(&folder);
@@ -454,16 +455,16 @@ fn look(base: &Path, folder: &Path, found: &mut BTreeMap<PathBuf, Option<Vec<u8>
 
 impl Watcher for Scribe {
     fn before(&mut self, call: &Call) -> Verdict {
-        let paths = call.paths.clone();
-        self.before = paths.iter().map(|path| self.id_of(path)).collect();
+        let known = call.paths.first().and_then(|path| self.id_of(path));
+        self.before.insert(call.thread, known);
         Verdict::Go
     }
 
     fn after(&mut self, call: &Call, result: i64) {
+        let known = self.before.remove(&call.thread).flatten();
         if result < 0 || !call.changes {
             return;
         }
-        let known = self.before.first().copied().flatten();
         let Some(path) = call.paths.first().cloned() else {
             return;
         };
