@@ -154,6 +154,30 @@ fn a_stage_that_asks_waits_for_what_it_reads() {
     assert_eq!(states(&second), "a ran, asks ran, b ran");
 }
 
+/// What it reads is lost, and what that reads is on its way again already.
+#[test]
+fn what_is_made_again_waits_for_what_it_reads() {
+    let project = Project::new();
+    let before = "  a: { sleep: { ms: 500, text: hello } }\n  b: { say: { text: world } }\n  \
+        both: { concat: { of: [a, b] } }\n";
+    let first = project.run(before);
+    damage(&project.blob(&first, "a"));
+    damage(&project.blob(&first, "both"));
+    let stages = format!(
+        "{before}  first: {{ concat: {{ of: [a] }} }}\n  \
+        later: {{ ask: {{ tag: twice-damaged, of: both, ms: 100 }} }}\n"
+    );
+    let jobs = RunOptions {
+        jobs: 2,
+        ..options()
+    };
+    let second = project.try_run(&stages, &jobs).expect("it ran");
+    assert_eq!(
+        states(&second),
+        "a ran, b cached, both ran, first ran, later ran"
+    );
+}
+
 #[test]
 fn a_missing_blob_or_action_is_made_again() {
     let project = Project::new();
