@@ -16,6 +16,7 @@ import time
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--taper", required=True)
 parser.add_argument("--files", type=int, default=100000)
+parser.add_argument("--kinds", default="download,command")
 parser.add_argument("--calls", action="store_true", help="count system calls with strace, which takes long")
 arguments = parser.parse_args()
 program = str(pathlib.Path(arguments.taper).absolute())
@@ -52,7 +53,7 @@ def measured(folder: str, name: str) -> str:
 
 
 print(f"{arguments.files} files.\n\n| | first run | again | one file edited |\n|---|---|---|---|")
-for name in PIPELINES:
+for name in arguments.kinds.split(","):
     with tempfile.TemporaryDirectory() as text:
         folder = pathlib.Path(text)
         write(folder)

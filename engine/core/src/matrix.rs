@@ -9,7 +9,7 @@ use crate::diagnostic::{Diagnostic, either, suggest};
 use crate::node::{Node, Scalar, Shape, Span};
 
 /// The most variants of one stage.
-const MOST_VARIANTS: usize = 10_000;
+const MOST_VARIANTS: usize = 100_000;
 
 /// A param that the matrix varies.
 #[derive(Clone, Debug)]
