@@ -72,6 +72,7 @@ impl Kind for Command {
 
     const NAME: &'static str = "command";
     const VERSION: u32 = 1;
+    const SPREADS: bool = false;
     const EXAMPLE: &'static str = "command: { inputs: { reviews: corpus }, run: [python3, clean.py, in/reviews/train.arrow, out/clean], files: [clean.py], outputs: { clean: dataset } }";
 
     fn makes(&self, params: &Params) -> Makes {

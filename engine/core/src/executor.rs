@@ -199,7 +199,9 @@ pub fn execute_job(
             "its bits follow the processor: run the pipeline here, which makes a key of its own",
         ));
     }
-    need_threads()?;
+    if kind.spreads() {
+        need_threads()?;
+    }
     let makes = kind.makes(&ingredients.params)?;
     let key = job.key();
     let staging = store.stage()?;

@@ -39,6 +39,9 @@ pub trait Kind: Send + Sync + 'static {
     const SEEDED: bool = false;
     /// Whether the device class enters the key.
     const COMPUTES: bool = false;
+    /// Whether its work is spread over the pool of threads, which is started before it. Threads that look for work
+    /// take time from a short program.
+    const SPREADS: bool = true;
     /// A stage of this kind as a user would write it, for the reference: YAML, `KIND: { … }`.
     const EXAMPLE: &'static str;
 

@@ -30,8 +30,10 @@ use crate::schedule::{Outcome, Settled};
 
 /// The first line of a memory.
 const FORMAT: &str = "taper memory 3";
-/// How many milliseconds to wait for the clock that stamps files to go on.
-const PATIENCE: u32 = 50;
+/// How many milliseconds to wait at most for the clock that stamps files to go on.
+const PATIENCE: usize = 50;
+/// In a millisecond so many stages are looked at without a memory: for fewer nobody waits.
+const STAGES_A_MILLISECOND: usize = 20;
 
 /// What is asked of a pipeline, and so which memory answers it.
 pub struct Question<'a> {
@@ -217,7 +219,8 @@ impl Past<'_> {
         let survey = store.survey(&keys, &blobs)?;
         let exports = states_of(&surroundings.root, &exported)?;
         let newest = exports.iter().map(Identity::newest).max();
-        wait_for(newest.unwrap_or_default().max(survey.newest))?;
+        let patience = (report.stages.len() / STAGES_A_MILLISECOND).min(PATIENCE);
+        wait_for(newest.unwrap_or_default().max(survey.newest), patience)?;
         // What changes from here on leaves other states: so all is looked at now, and then the states once more.
         for one in &settled {
             let action = store.action(&one.key).ok()?.found()?;
@@ -326,15 +329,15 @@ fn states_of(root: &Path, exported: &Exported) -> Option<Vec<Identity>> {
     states.collect()
 }
 
-/// Waits until the clock that stamps files has gone past this tick; nothing where that takes too long.
-fn wait_for(newest: Tick) -> Option<()> {
-    for _ in 0..PATIENCE {
+/// Waits until the clock that stamps files has gone past this tick; nothing where that takes so many milliseconds.
+fn wait_for(newest: Tick, patience: usize) -> Option<()> {
+    for _ in 0..patience {
         if newest < Tick::now() {
             return Some(());
         }
         std::thread::sleep(Duration::from_millis(1));
     }
-    None
+    (newest < Tick::now()).then_some(())
 }
 
 /// Files of the project that were hashed, each in the state in which it was then.

@@ -27,6 +27,8 @@ pub trait AnyKind: Send + Sync + 'static {
     fn seeded(&self) -> bool;
     /// [`Kind::COMPUTES`].
     fn computes(&self) -> bool;
+    /// [`Kind::SPREADS`].
+    fn spreads(&self) -> bool;
     /// [`Kind::EXAMPLE`].
     fn example(&self) -> &'static str;
     /// Whether [`Kind::resolve`] can find anything: its answer has a place to stand.
@@ -134,6 +136,10 @@ impl<K: Kind> AnyKind for K {
 
     fn computes(&self) -> bool {
         K::COMPUTES
+    }
+
+    fn spreads(&self) -> bool {
+        K::SPREADS
     }
 
     fn example(&self) -> &'static str {
