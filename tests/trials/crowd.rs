@@ -1,5 +1,6 @@
 //! Several programs at once on one cache: runs of two states of a project, `gc`, `verify`, a reproduction; one
-//! is killed now and then, and one is stopped for a while. And `gc` while `verify` stands still, at each of its calls.
+//! is killed now and then, and one is stopped for a while. And `gc` while another program stands still: `verify` at any of its
+//! calls, a run where it has named files and not yet what they belong to.
 
 use std::process::{Child, Stdio};
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::check;
 use crate::pool::{Random, each};
 use crate::story::{self, Place, Story, program};
 use crate::tracer::{Call, LONGEST, MOMENT, Verdict, Watcher, trace};
@@ -36,9 +38,83 @@ pub fn run(setting: &Setting) -> Found {
         format!("rounds of {programs} programs at once"),
         failures,
     );
-    let story = stories.iter().find(|story| story.name == "gc");
-    within_verify(setting, story.expect("a story"), &mut found);
+    let told = |name: &str| stories.iter().find(|story| story.name == name);
+    within_verify(setting, told("gc").expect("a story"), &mut found);
+    within_keeping(setting, told("run").expect("a story"), &mut found);
     found
+}
+
+/// A run keeps what belongs together while `gc` waits.
+fn within_keeping(setting: &Setting, story: &Story, found: &mut Found) {
+    let trials = setting.part_of((0..story.truth.stages.len()).collect());
+    let failures = each(setting, &trials, |stage| {
+        let place = story.place(setting);
+        let mut collector = Collector {
+            setting,
+            place: &place,
+            left: *stage,
+            gc: None,
+        };
+        let variables = story.variables(setting);
+        let arguments = story.arguments();
+        let ended = trace(
+            &setting.program,
+            place.path(),
+            &arguments,
+            &variables,
+            &mut collector,
+        );
+        if let Some(gc) = &mut collector.gc {
+            // Where it has ended already the tracer has seen it.
+            let _ = gc.wait();
+        }
+        let whole = match ended.code {
+            Some(0) => check::recovers(setting, place.path(), story, check::Allowed::Nothing),
+            code => Err(format!("the run ends with {code:?}: {}", ended.stderr)),
+        };
+        whole.map_err(|error| format!("gc before action {stage} has its name: {error}"))
+    });
+    found.add(
+        trials.len(),
+        "times gc while a run kept an artifact",
+        failures,
+    );
+}
+
+/// Starts `gc` before an action is named, and lets it work for a while if it does not wait.
+struct Collector<'a> {
+    setting: &'a Setting,
+    place: &'a Place,
+    left: usize,
+    gc: Option<Child>,
+}
+
+impl Watcher for Collector<'_> {
+    fn before(&mut self, call: &Call) -> Verdict {
+        let shelf = self.place.path().join(".taper/actions");
+        let names = call.name.starts_with("rename");
+        if names && call.paths[1].starts_with(shelf) && self.gc.is_none() {
+            if self.left > 0 {
+                self.left -= 1;
+                return Verdict::Go;
+            }
+            let mut gc = program(self.setting, self.place.path(), &["gc", "--max-size", "0"])
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .expect("it starts");
+            for _ in 0..30 {
+                if matches!(gc.try_wait(), Ok(Some(_))) {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            self.gc = Some(gc);
+        }
+        Verdict::Go
+    }
+
+    fn after(&mut self, _: &Call, _: i64) {}
 }
 
 /// What `gc` takes away while `verify` looks, and what a run then makes again, is nothing to tell of.
