@@ -23,6 +23,14 @@ static KERNELS: &Aligned<[u8]> =
 
 /// The driver that knows what the kernels are compiled to.
 const DRIVER: (u32, u32) = (13, 0);
+/// The cuBLAS that is known here.
+const CUBLAS: c_int = 13;
+/// What makes cuBLAS round otherwise than it is told: with one of these set, a key would not say what is computed.
+const OVERRIDES: [&str; 3] = [
+    "NVIDIA_TF32_OVERRIDE",
+    "CUBLAS_EMULATE_SINGLE_PRECISION",
+    "CUBLAS_EMULATION_STRATEGY",
+];
 /// The least that a device must be able to compute.
 const CAPABILITY: (u32, u32) = (8, 0);
 /// What cuBLAS may use besides; given by hand, so that its choices follow the shapes alone.
@@ -39,6 +47,14 @@ fn failed(doing: &str, error: driver::DriverError) -> Fault {
 
 fn failed_product(error: cublas::CublasError) -> Fault {
     Fault::Failed(format!("cuBLAS failed: {error}"))
+}
+
+/// What a device is, as a number.
+fn attribute(device: sys::CUdevice, which: sys::CUdevice_attribute) -> Result<u32, Fault> {
+    // SAFETY: the device is one that the driver gave.
+    let value = unsafe { driver::device::get_attribute(device, which) };
+    let value = value.map_err(|error| failed("to say what it can", error))?;
+    Ok(value.unsigned_abs())
 }
 
 /// Whether the driver is there and new enough; what it speaks.
@@ -64,13 +80,7 @@ fn capability(device: sys::CUdevice) -> Result<(u32, u32), Fault> {
         CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR as MAJOR,
         CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR as MINOR,
     };
-    let read = |attribute| {
-        // SAFETY: the device is one that the driver gave.
-        let value = unsafe { driver::device::get_attribute(device, attribute) };
-        let value = value.map_err(|error| failed("to say what it can", error))?;
-        Ok(value.unsigned_abs())
-    };
-    Ok((read(MAJOR)?, read(MINOR)?))
+    Ok((attribute(device, MAJOR)?, attribute(device, MINOR)?))
 }
 
 fn device(number: usize) -> Result<sys::CUdevice, Fault> {
@@ -180,6 +190,8 @@ pub(super) struct Cuda {
     workspace: sys::CUdeviceptr,
     module: sys::CUmodule,
     stream: sys::CUstream,
+    /// The most shared memory of a block.
+    most_shared: usize,
     /// Last, so that it goes when nothing lives on it any more.
     context: Context,
 }
@@ -220,6 +232,18 @@ impl Cuda {
                 "cuBLAS (libcublas.so.13) is not there: name its folder in LD_LIBRARY_PATH".into(),
             ));
         }
+        if let Some(name) = OVERRIDES
+            .into_iter()
+            .find(|name| std::env::var_os(name).is_some())
+        {
+            return Err(Fault::Failed(format!(
+                "{name} is set, and would change how cuBLAS rounds without the key saying so: unset it"
+            )));
+        }
+        let most_shared = attribute(
+            device,
+            sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN,
+        )?;
         let context = Context::new(device)?;
         context.enter()?;
         let kind = driver::stream::StreamKind::NonBlocking;
@@ -238,6 +262,7 @@ impl Cuda {
             workspace,
             module,
             stream,
+            most_shared: most_shared as usize,
             context,
         };
         cuda.set_up_products()?;
@@ -247,7 +272,19 @@ impl Cuda {
     fn set_up_products(&self) -> Result<(), Fault> {
         use cublas_sys::cublasAtomicsMode_t::CUBLAS_ATOMICS_NOT_ALLOWED;
         use cublas_sys::cublasMath_t::CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION;
-        // SAFETY: handle, stream and workspace live as long as `self`.
+        let mut version = 0;
+        // SAFETY: cuBLAS writes an integer.
+        unsafe { cublas_sys::cublasGetVersion_v2(self.blas, &raw mut version) }
+            .result()
+            .map_err(failed_product)?;
+        if version / 10_000 != CUBLAS {
+            return Err(Fault::Failed(format!(
+                "cuBLAS {} was found; {CUBLAS} is needed: name the folder of libcublas.so.{CUBLAS} in LD_LIBRARY_PATH, first",
+                version / 10_000
+            )));
+        }
+        // SAFETY: handle, stream and workspace live as long as `self`. The workspace comes behind the stream, which sets
+        // it back.
         unsafe {
             cublas::set_stream(self.blas, self.stream.cast()).map_err(failed_product)?;
             for status in [
@@ -400,7 +437,8 @@ impl Device for Cuda {
     }
 
     fn release(&self, address: Address, _: usize) {
-        if self.context.enter().is_ok() {
+        // What was asked for may still be using it.
+        if self.context.enter().is_ok() && self.wait().is_ok() {
             // SAFETY: it came from `allocate`, and is given back once. A failure leaves nothing to do.
             let _ = unsafe { driver::free_sync(address.0) };
         }
@@ -446,6 +484,12 @@ impl Device for Cuda {
     }
 
     fn launch(&self, kernel: &str, grid: Grid, arguments: &[&dyn Argument]) -> Result<(), Fault> {
+        if grid.shared > self.most_shared {
+            return Err(Fault::Unfit(format!(
+                "it takes {} bytes of shared memory a block, and this GPU has {}; in `bf16` it takes half as much",
+                grid.shared, self.most_shared
+            )));
+        }
         let mut state = self.state()?;
         let function = self.kernel(&mut state, kernel, grid.shared)?;
         let mut pointers: Vec<*mut c_void> = arguments
