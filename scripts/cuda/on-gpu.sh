@@ -59,6 +59,8 @@ PY
 }
 part repeat repeat
 part benchmark "$here/gpu" --json "$out/taper.json"
+part profile "$here/gpu" --precisions bf16 --steps 5 --profile
+part floor python3 "$here/floor.py" 32 128 32 256 64 128 64 256
 if [ -f "$here/torch_gpu_peer.py" ] && python3 -c 'import torch, transformers' 2>/dev/null; then
   part torch env HF_HUB_OFFLINE=1 python3 "$here/torch_gpu_peer.py" --compile --json "$out/torch.json"
   part ratios python3 - "$out" <<'PY'

@@ -23,7 +23,7 @@ name=gpu; install -s -m 755 "$(executable bench -p taper-nn --features cuda --be
 mkdir -p "$to/shared"
 cp -r "$shared/goldens" "$to/shared/"
 cp pipelines/quickstart.yaml "$to/"
-cp scripts/cuda/on-gpu.sh "$to/"
+cp scripts/cuda/{on-gpu.sh,floor.py} "$to/"
 # PyTorch's side of the benchmark, where it is at hand.
 if [ -f "$shared/gpu/torch_gpu_peer.py" ]; then cp "$shared/gpu/torch_gpu_peer.py" "$to/"; fi
 git rev-parse HEAD > "$to/commit"

@@ -40,7 +40,9 @@ fn simulation() {
         .std("c++17")
         .file("cuda/simulation.cc")
         .opt_level(2)
-        .flag("-ffp-contract=off");
+        .flag("-ffp-contract=off")
+        // Memory holds numbers of any sort, as on a device.
+        .flag("-fno-strict-aliasing");
     if std::env::var("CARGO_CFG_TARGET_ARCH").as_deref() == Ok("x86_64") {
         build.flag("-mfma").flag("-mavx2");
     }

@@ -4,10 +4,13 @@
 
 DEVICE float power_of_two(int n) { return float_of((u32)(n + 127) << 23); }
 
-DEVICE float exponential(float x) {
-    const float ROUND = 12582912.0f;
-    x = x < -104.0f ? -104.0f : x;
-    x = x > 89.0f ? 89.0f : x;
+constexpr float ROUND = 12582912.0f;
+
+// e to the x as a number about 1 and `ROUND` plus the power of two that it has to be multiplied by.
+struct Exponential {
+    float value, shifted;
+};
+DEVICE Exponential exponential_parts(float x) {
     float shifted = fused(x, 1.44269504088896341f, ROUND);
     float n = shifted - ROUND;
     float r = fused(n, -0.693359375f, x);
@@ -17,10 +20,22 @@ DEVICE float exponential(float x) {
     p = fused(p, r, 0.0416665546172f);
     p = fused(p, r, 0.166665769897f);
     p = fused(p, r, 0.5f);
-    float value = fused(r * r, p, r) + 1.0f;
-    int whole = (int)(bits_of(shifted) - bits_of(ROUND));
+    return {fused(r * r, p, r) + 1.0f, shifted};
+}
+
+DEVICE float exponential(float x) {
+    x = x < -104.0f ? -104.0f : x;
+    x = x > 89.0f ? 89.0f : x;
+    Exponential parts = exponential_parts(x);
+    int whole = (int)(bits_of(parts.shifted) - bits_of(ROUND));
     int half = whole >> 1;
-    return value * power_of_two(half) * power_of_two(whole - half);
+    return parts.value * power_of_two(half) * power_of_two(whole - half);
+}
+
+// The same bits for x from -87 to 88, where one power of two does.
+DEVICE float near_exponential(float x) {
+    Exponential parts = exponential_parts(x);
+    return parts.value * float_of((bits_of(parts.shifted) << 23) + bits_of(1.0f));
 }
 
 DEVICE float with_sign(float magnitude, float sign) {
@@ -63,7 +78,7 @@ DEVICE float error_function(float x) {
     q = fused(q, bounded, 0.631826051559f);
     q = fused(q, bounded, 1.13023343484f);
     q = fused(q, bounded, -0.000320138049678f);
-    float large = 1.0f - exponential(-q);
+    float large = 1.0f - near_exponential(-q);
     return with_sign(magnitude < 1.0f ? small : large, x);
 }
 

@@ -1,5 +1,5 @@
 // Sums down columns: those of 64 rows each, in ascending order, then `finish_sums` adds these up for all tensors of a
-// backward pass at once. One thread a column.
+// backward pass at once. One thread a column, or a few beside each other.
 
 constexpr int COLUMN_THREADS = 128;
 constexpr u32 COLUMN_ROWS = 64;
@@ -9,8 +9,8 @@ struct Span {
     bool inside;
 };
 
-DEVICE Span column_span(u32 rows, u32 columns) {
-    u32 column = blockIdx.x * COLUMN_THREADS + threadIdx.x;
+DEVICE Span column_span(u32 rows, u32 columns, u32 some = 1) {
+    u32 column = (blockIdx.x * COLUMN_THREADS + threadIdx.x) * some;
     u32 first = blockIdx.y * COLUMN_ROWS;
     u32 end = first + COLUMN_ROWS < rows ? first + COLUMN_ROWS : rows;
     return {column, first, end, column < columns};
@@ -40,44 +40,70 @@ template <typename T> DEVICE void column_sums(const T* x, u32 rows, u32 columns,
     sums[(u64)blockIdx.y * columns + span.column] = sum;
 }
 
-// gelu(x + bias)
-template <typename T> DEVICE void bias_gelu(const T* x, const float* bias, T* y, u32 rows, u32 columns) {
-    Span span = column_span(rows, columns);
+// N numbers beside each other, of one tensor or of two.
+template <int N> struct Some {
+    float a[N], b[N];
+};
+
+// gelu(x + bias), N columns a thread.
+template <typename T, int N> DEVICE void bias_gelu(const T* x, const float* bias, T* y, u32 rows, u32 columns) {
+    Span span = column_span(rows, columns, N);
     if (!span.inside) return;
-    float shift = bias[span.column];
-    auto numbers = [&](u64 at, u32) { return wide(x[at]); };
-    down(span, columns, numbers, [&](u64 at, float number) { y[at] = narrow<T>(gelu(number + shift)); });
+    float shift[N];
+    load_some(shift, bias + span.column);
+    auto numbers = [&](u64 at, u32) {
+        Some<N> some;
+        load_some(some.a, x + at);
+        return some;
+    };
+    down(span, columns, numbers, [&](u64 at, Some<N>& some) {
+        UNROLL
+        for (int i = 0; i < N; i++) some.a[i] = gelu(some.a[i] + shift[i]);
+        store_some(y + at, some.a);
+    });
 }
 
 // Turns the gradient of gelu(x + bias) into that of x, and sums its columns: the gradient of the bias.
-template <typename T>
+template <typename T, int N>
 DEVICE void bias_gelu_backward(T* gradient, const T* x, const float* bias, u32 rows, u32 columns, float* sums) {
-    Span span = column_span(rows, columns);
+    Span span = column_span(rows, columns, N);
     if (!span.inside) return;
-    float shift = bias[span.column], sum = 0;
-    auto numbers = [&](u64 at, u32) -> Two { return {wide(gradient[at]), wide(x[at])}; };
-    down(span, columns, numbers, [&](u64 at, Two with) {
-        T slope = narrow<T>(with.a * gelu_derivative(with.b + shift));
-        gradient[at] = slope;
-        sum += wide(slope);
+    float shift[N], sum[N] = {};
+    load_some(shift, bias + span.column);
+    auto numbers = [&](u64 at, u32) {
+        Some<N> some;
+        load_some(some.a, gradient + at);
+        load_some(some.b, x + at);
+        return some;
+    };
+    down(span, columns, numbers, [&](u64 at, Some<N>& some) {
+        UNROLL
+        for (int i = 0; i < N; i++) {
+            some.a[i] = wide(narrow<T>(some.a[i] * gelu_derivative(some.b[i] + shift[i])));
+            sum[i] += some.a[i];
+        }
+        store_some(gradient + at, some.a);
     });
-    sums[(u64)blockIdx.y * columns + span.column] = sum;
+    store_some(sums + (u64)blockIdx.y * columns + span.column, sum);
 }
 
-#define COLUMNS(T, type)                                                                                            \
-    KERNEL(COLUMN_THREADS) column_sums_##T(const type* x, u32 rows, u32 columns, float* sums) {                     \
-        column_sums<type>(x, rows, columns, sums);                                                                  \
-    }                                                                                                               \
-    EXPORT(column_sums_##T)                                                                                         \
-    KERNEL(COLUMN_THREADS) bias_gelu_##T(const type* x, const float* bias, type* y, u32 rows, u32 columns) {        \
-        bias_gelu<type>(x, bias, y, rows, columns);                                                                 \
-    }                                                                                                               \
-    EXPORT(bias_gelu_##T)                                                                                           \
-    KERNEL(COLUMN_THREADS)                                                                                          \
-    bias_gelu_backward_##T(type* gradient, const type* x, const float* bias, u32 rows, u32 columns, float* sums) {  \
-        bias_gelu_backward<type>(gradient, x, bias, rows, columns, sums);                                           \
-    }                                                                                                               \
-    EXPORT(bias_gelu_backward_##T)
+#define GELU(T, type, N)                                                                                               \
+    KERNEL(COLUMN_THREADS) bias_gelu_##T##_##N(const type* x, const float* bias, type* y, u32 rows, u32 columns) {      \
+        bias_gelu<type, N>(x, bias, y, rows, columns);                                                                  \
+    }                                                                                                                   \
+    EXPORT(bias_gelu_##T##_##N)                                                                                         \
+    KERNEL(COLUMN_THREADS)                                                                                              \
+    bias_gelu_backward_##T##_##N(type* gradient, const type* x, const float* bias, u32 rows, u32 columns, float* sums) { \
+        bias_gelu_backward<type, N>(gradient, x, bias, rows, columns, sums);                                            \
+    }                                                                                                                   \
+    EXPORT(bias_gelu_backward_##T##_##N)
+#define COLUMNS(T, type)                                                                                                \
+    KERNEL(COLUMN_THREADS) column_sums_##T(const type* x, u32 rows, u32 columns, float* sums) {                         \
+        column_sums<type>(x, rows, columns, sums);                                                                      \
+    }                                                                                                                   \
+    EXPORT(column_sums_##T)                                                                                             \
+    GELU(T, type, 1)                                                                                                    \
+    GELU(T, type, 4)
 COLUMNS(f32, float)
 COLUMNS(bf16, bf16)
 

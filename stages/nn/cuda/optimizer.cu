@@ -15,26 +15,48 @@ struct AdamScalars {
     float scale, l2, kept_first, kept_second, new_first, new_second, epsilon, keep, root, step_size;
 };
 
+// What Adam changes.
+struct AdamBuffers {
+    float *weights, *gradients, *first, *second;
+    bf16* copy;
+};
+
+// A step of N weights beside each other.
+template <int N> DEVICE void adam_step(const AdamScalars& with, const AdamBuffers& of, u32 flags, u64 at) {
+    float l2 = flags & DECAYS ? with.l2 : 0.0f, keep = flags & DECAYS ? with.keep : 1.0f;
+    float weights[N], gradients[N], first[N], second[N];
+    load_some(weights, of.weights + at);
+    load_some(gradients, of.gradients + at);
+    load_some(first, of.first + at);
+    load_some(second, of.second + at);
+    UNROLL
+    for (int i = 0; i < N; i++) {
+        float gradient = fused(l2, weights[i], gradients[i] * with.scale);
+        first[i] = first[i] * with.kept_first + gradient * with.new_first;
+        second[i] = second[i] * with.kept_second + gradient * gradient * with.new_second;
+        float denominator = root(second[i]) / with.root + with.epsilon;
+        weights[i] = weights[i] * keep + with.step_size * (first[i] / denominator);
+        gradients[i] = 0.0f;
+    }
+    store_some(of.weights + at, weights);
+    store_some(of.first + at, first);
+    store_some(of.second + at, second);
+    if (of.copy) store_some(of.copy + at, weights);
+    if (flags & CLEARS) store_some(of.gradients + at, gradients);
+}
+
+// Tensors, and so chunks, begin at a multiple of 16 numbers.
 KERNEL(STEP_THREADS)
 adam(const Chunk* chunks, AdamScalars with, float* weights, float* gradients, float* first, float* second,
      bf16* copy) {
     Chunk chunk = chunks[blockIdx.x];
-    bool decays = chunk.flags & DECAYS;
-    float l2 = decays ? with.l2 : 0.0f, keep = decays ? with.keep : 1.0f;
-    for (u32 i = threadIdx.x; i < chunk.length; i += STEP_THREADS) {
-        u64 at = chunk.offset + i;
-        float weight = weights[at];
-        float gradient = fused(l2, weight, gradients[at] * with.scale);
-        float m = first[at] * with.kept_first + gradient * with.new_first;
-        float v = second[at] * with.kept_second + gradient * gradient * with.new_second;
-        float denominator = root(v) / with.root + with.epsilon;
-        weight = weight * keep + with.step_size * (m / denominator);
-        first[at] = m;
-        second[at] = v;
-        weights[at] = weight;
-        if (copy) copy[at] = narrow<bf16>(weight);
-        if (chunk.flags & CLEARS) gradients[at] = 0.0f;
+    AdamBuffers buffers = {weights, gradients, first, second, copy};
+    u32 whole = chunk.length / 4 * 4;
+    for (u32 i = 4 * threadIdx.x; i < whole; i += 4 * STEP_THREADS) {
+        adam_step<4>(with, buffers, chunk.flags, chunk.offset + i);
     }
+    u32 rest = whole + threadIdx.x;
+    if (rest < chunk.length) adam_step<1>(with, buffers, chunk.flags, chunk.offset + rest);
 }
 EXPORT(adam)
 

@@ -29,6 +29,14 @@ DEVICE float shuffle_down(float x, int by) { return __shfl_down_sync(~0u, x, by)
 DEVICE float shuffle_xor(float x, int by) { return __shfl_xor_sync(~0u, x, by); }
 DEVICE float broadcast(float x) { return __shfl_sync(~0u, x, 0); }
 
+// The upper halves of two floats, the first below the second: rounded to the nearest, ties to even; what is not a number
+// stays so.
+DEVICE u32 rounded_halves(float first, float second) {
+    u32 halves;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(halves) : "f"(second), "f"(first));
+    return halves;
+}
+
 // Four 8x8 matrices of 16-bit numbers from shared memory: lane l names row l % 8 of matrix l / 8, and of each matrix is
 // given the numbers (l / 4, 2 (l % 4)) and the one beside it; `transposed`, those of the transposed matrix.
 DEVICE void load_matrices(u32 (&to)[4], const void* row, bool transposed) {
@@ -44,7 +52,7 @@ DEVICE void load_matrices(u32 (&to)[4], const void* row, bool transposed) {
 
 // c += a b for bf16 a (16x16) and b (16x8), f32 c (16x8), in the layout of `mma.m16n8k16`.
 DEVICE void multiply(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
                  "{%0,%1,%2,%3};"
                  : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
@@ -62,15 +70,46 @@ struct bf16 {
 DEVICE float wide(float x) { return x; }
 DEVICE float wide(bf16 x) { return float_of((u32)x.bits << 16); }
 
-// Rounds to the nearest, ties to even; what is not a number stays so.
 template <typename T> DEVICE T narrow(float x) {
     if constexpr (sizeof(T) == sizeof(float)) {
         return x;
     } else {
-        u32 bits = bits_of(x);
-        bool number = (bits & 0x7fffffffu) <= 0x7f800000u;
-        u32 rounded = number ? bits + 0x7fffu + ((bits >> 16) & 1u) : bits | 0x400000u;
-        return {(u16)(rounded >> 16)};
+        return {(u16)rounded_halves(x, 0.0f)};
+    }
+}
+
+// Words that are loaded and stored at once.
+template <int N> struct alignas(4 * N) Words {
+    u32 of[N];
+};
+
+// N numbers beside each other that begin at a multiple of their size, or one anywhere.
+template <typename T, int N> DEVICE void load_some(float (&to)[N], const T* from) {
+    if constexpr (N == 1) {
+        to[0] = wide(*from);
+    } else if constexpr (sizeof(T) == sizeof(float)) {
+        auto words = *reinterpret_cast<const Words<N>*>(from);
+        UNROLL
+        for (int i = 0; i < N; i++) to[i] = float_of(words.of[i]);
+    } else {
+        auto words = *reinterpret_cast<const Words<N / 2>*>(from);
+        UNROLL
+        for (int i = 0; i < N; i++) to[i] = float_of(i % 2 == 0 ? words.of[i / 2] << 16 : words.of[i / 2] & 0xffff0000u);
+    }
+}
+template <typename T, int N> DEVICE void store_some(T* to, const float (&from)[N]) {
+    if constexpr (N == 1) {
+        *to = narrow<T>(from[0]);
+    } else if constexpr (sizeof(T) == sizeof(float)) {
+        Words<N> words;
+        UNROLL
+        for (int i = 0; i < N; i++) words.of[i] = bits_of(from[i]);
+        *reinterpret_cast<Words<N>*>(to) = words;
+    } else {
+        Words<N / 2> words;
+        UNROLL
+        for (int i = 0; i < N; i += 2) words.of[i / 2] = rounded_halves(from[i], from[i + 1]);
+        *reinterpret_cast<Words<N / 2>*>(to) = words;
     }
 }
 

@@ -93,6 +93,14 @@ DEVICE float float_of(u32 bits) {
     memcpy(&x, &bits, 4);
     return x;
 }
+DEVICE u32 rounded_halves(float first, float second) {
+    auto half = [](float x) {
+        u32 bits = bits_of(x);
+        bool number = (bits & 0x7fffffffu) <= 0x7f800000u;
+        return (number ? bits + 0x7fffu + ((bits >> 16) & 1u) : 0x7fffffffu) >> 16;
+    };
+    return half(first) | half(second) << 16;
+}
 DEVICE u32 high_product(u32 a, u32 b) { return (u32)((u64)a * b >> 32); }
 DEVICE float take(float x, u32 from) {
     const simulation::Words* all = simulation::exchange({{bits_of(x)}});

@@ -20,29 +20,38 @@ EXPORT(embed)
 // `order[starts[i]..starts[i + 1]]`, added in that order.
 KERNEL(ROW_THREADS)
 embed_backward(const float* gradient, const u32* named, const u32* starts, const u32* order, u32 width, float* table) {
-    u32 which = blockIdx.x;
-    for (u32 column = threadIdx.x; column < width; column += ROW_THREADS) {
-        u64 at = (u64)named[which] * width + column;
-        float sum = table[at];
-        for (u32 i = starts[which]; i < starts[which + 1]; i++) sum += gradient[(u64)order[i] * width + column];
-        table[at] = sum;
+    u32 which = blockIdx.x, column = blockIdx.y * ROW_THREADS + threadIdx.x, end = starts[which + 1];
+    if (column >= width) return;
+    u64 at = (u64)named[which] * width + column;
+    float sum = table[at];
+    // Some words are in every row: eight loads are on their way at a time.
+    for (u32 i = starts[which]; i < end; i += 8) {
+        float loaded[8];
+        UNROLL
+        for (u32 j = 0; j < 8; j++) {
+            if (i + j < end) loaded[j] = gradient[(u64)order[i + j] * width + column];
+        }
+        UNROLL
+        for (u32 j = 0; j < 8; j++) {
+            if (i + j < end) sum += loaded[j];
+        }
     }
+    table[at] = sum;
 }
 EXPORT(embed_backward)
 
 // The gradients of all embeddings of positions: a position is in those rows that are long enough.
 KERNEL(ROW_THREADS)
 positions_backward(const float* gradient, const u32* offsets, u32 rows, u32 width, u32 adds, float* table) {
-    u32 position = blockIdx.x;
-    for (u32 column = threadIdx.x; column < width; column += ROW_THREADS) {
-        u64 at = (u64)position * width + column;
-        float sum = adds ? table[at] : 0.0f;
-        for (u32 row = 0; row < rows; row++) {
-            u32 token = offsets[row] + position;
-            if (token < offsets[row + 1]) sum += gradient[(u64)token * width + column];
-        }
-        table[at] = sum;
+    u32 position = blockIdx.x, column = blockIdx.y * ROW_THREADS + threadIdx.x;
+    if (column >= width) return;
+    u64 at = (u64)position * width + column;
+    float sum = adds ? table[at] : 0.0f;
+    for (u32 row = 0; row < rows; row++) {
+        u32 token = offsets[row] + position;
+        if (token < offsets[row + 1]) sum += gradient[(u64)token * width + column];
     }
+    table[at] = sum;
 }
 EXPORT(positions_backward)
 

@@ -158,6 +158,8 @@ struct Kept {
     query: Address,
     qkv: Address,
     statistics: Address,
+    /// Which probabilities stayed.
+    kept: Address,
     context: Address,
     attended: Address,
     attended_statistics: Address,
@@ -353,6 +355,7 @@ impl Bert {
         });
         let reach = Reach::of(layer, rows);
         let stride = layer.projection.width() as u32;
+        let extent = reach.extent(rows);
         let heads = Heads {
             operands: match reach.firsts {
                 false => [0, 1, 2].map(|part| kept.qkv.plus(part * hidden, element)),
@@ -366,18 +369,14 @@ impl Bert {
             },
             offsets: rows.offsets,
             rows: rows.rows,
+            kept: kept.kept,
             query_stride: if reach.firsts { hidden as u32 } else { stride },
             key_stride: stride,
             heads: self.config.heads as u32,
             width: width as u32,
+            groups: extent.groups() as u32,
             scale: 1.0 / (width as f32).sqrt(),
             mask,
-        };
-        let extent = Extent {
-            rows: rows.len,
-            queries: reach.count,
-            longest_queries: if reach.firsts { 1 } else { rows.longest },
-            longest: rows.longest,
         };
         (heads, extent)
     }
@@ -407,6 +406,10 @@ impl Bert {
         }
         kept.context = pass.arena.take(count * hidden, element)?;
         kept.statistics = pass.arena.floats(2 * count * self.config.heads)?;
+        if pass.dropout.is_some() && self.config.attention_dropout > 0.0 {
+            let groups = count * self.config.heads * reach.extent(&rows).groups();
+            kept.kept = pass.arena.floats(4 * groups)?;
+        }
         let (heads, extent) = self.heads(pass, layer, &kept);
         card.attention(&heads, extent, kept.context, kept.statistics)?;
 
@@ -532,7 +535,11 @@ impl Bert {
             Some(_) => pass.arena.take(count * hidden, element)?,
         };
         let behind = |parts: usize| qkv.plus(parts * hidden, element);
+        let keys = reach.extent(&rows).padded_keys();
+        let scores = count * self.config.heads * keys;
         let head_gradients = HeadGradients {
+            slopes: pass.arena.take(scores, element)?,
+            slope_stride: keys as u32,
             gradient: context,
             statistics: kept.statistics,
             common: pass.arena.floats(count * self.config.heads)?,
@@ -615,6 +622,15 @@ impl Reach {
                 firsts: true,
                 count: rows.len,
             },
+        }
+    }
+
+    fn extent(self, rows: &Rows) -> Extent {
+        Extent {
+            rows: rows.len,
+            queries: self.count,
+            longest_queries: if self.firsts { 1 } else { rows.longest },
+            longest: rows.longest,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Attention, of `attention.cu`.
 
 use super::Mask;
-use crate::device::{Address, Argument, Card, Fault, Plain};
+use crate::device::{Address, Argument, Card, Element, Fault, Plain};
 
 /// As in `attention.cu`: what the kernels of one layer read.
 #[derive(Clone, Copy, Debug)]
@@ -12,10 +12,12 @@ pub(in crate::device) struct Heads {
     pub query_offsets: Address,
     pub offsets: Address,
     pub rows: Address,
+    pub kept: Address,
     pub query_stride: u32,
     pub key_stride: u32,
     pub heads: u32,
     pub width: u32,
+    pub groups: u32,
     pub scale: f32,
     pub mask: Mask,
 }
@@ -28,6 +30,8 @@ pub(in crate::device) struct HeadGradients {
     pub statistics: Address,
     pub common: Address,
     pub targets: [Address; 3],
+    pub slopes: Address,
+    pub slope_stride: u32,
 }
 
 impl Plain for Heads {}
@@ -41,6 +45,18 @@ pub(in crate::device) struct Extent {
     pub queries: usize,
     pub longest_queries: usize,
     pub longest: usize,
+}
+
+impl Extent {
+    /// Groups of 128 keys that share random numbers.
+    pub fn groups(&self) -> usize {
+        self.longest.div_ceil(128)
+    }
+
+    /// Keys of the longest row, in whole tiles.
+    pub fn padded_keys(&self) -> usize {
+        self.longest.next_multiple_of(TILE)
+    }
 }
 
 /// The widths of heads that there are kernels for; others take the next greater one.
@@ -70,11 +86,12 @@ impl Card {
         let (size, element) = (self.element().bytes(), self.element().name());
         let row = |columns: usize| columns * size + 16;
         let shared = TILE * (inputs * row(width) + scores * row(TILE));
+        let tiles = tiles.div_ceil(TILE);
         let mut arguments: Vec<&dyn Argument> = vec![heads];
         arguments.extend(more);
         self.run(
             &format!("{kernel}_{element}_{width}"),
-            [tiles.div_ceil(TILE), heads.heads as usize, extent.rows],
+            [extent.rows, heads.heads as usize, tiles],
             ATTENTION_THREADS,
             shared,
             &arguments,
@@ -98,7 +115,8 @@ impl Card {
         )
     }
 
-    /// `gradients.common` is written first, from the context `out` and its gradient.
+    /// `gradients.common` is written first, from the context `out` and its gradient; the keys' pass leaves
+    /// `gradients.slopes` for the queries'.
     pub(in crate::device) fn attention_backward(
         &self,
         heads: &Heads,
@@ -118,9 +136,14 @@ impl Card {
         let name = format!("attention_common_{}", self.element().name());
         let blocks = [count.div_ceil(ATTENTION_THREADS / 32), 1, 1];
         self.run(&name, blocks, ATTENTION_THREADS, 0, &arguments)?;
-        let asked = (extent.longest_queries, extent);
-        self.attention_kernel("attention_queries", asked, (4, 1), heads, &[gradients])?;
+        // In f32, slopes and probabilities share a place.
+        let scores = match self.element() {
+            Element::F32 => 1,
+            Element::Bf16 => 2,
+        };
         let read = (extent.longest, extent);
-        self.attention_kernel("attention_keys", read, (4, 2), heads, &[gradients])
+        self.attention_kernel("attention_keys", read, (4, scores), heads, &[gradients])?;
+        let asked = (extent.longest_queries, extent);
+        self.attention_kernel("attention_queries", asked, (1, 1), heads, &[gradients])
     }
 }

@@ -37,12 +37,35 @@ impl Card {
         (rows, columns): (usize, usize),
         arguments: &[&dyn Argument],
     ) -> Result<(), Fault> {
+        self.some_columns(kernel, 1, (rows, columns), arguments)
+    }
+
+    /// With `some` columns a thread.
+    fn some_columns(
+        &self,
+        kernel: &str,
+        some: usize,
+        (rows, columns): (usize, usize),
+        arguments: &[&dyn Argument],
+    ) -> Result<(), Fault> {
         let blocks = [
-            columns.div_ceil(COLUMN_THREADS),
+            columns.div_ceil(COLUMN_THREADS * some),
             rows.div_ceil(sums::ROWS),
             1,
         ];
         self.run(kernel, blocks, COLUMN_THREADS, 0, arguments)
+    }
+
+    /// A kernel of gelu, over four columns a thread where rows allow it.
+    fn gelu(
+        &self,
+        kernel: &str,
+        sizes: (usize, usize),
+        arguments: &[&dyn Argument],
+    ) -> Result<(), Fault> {
+        let some = if sizes.1.is_multiple_of(4) { 4 } else { 1 };
+        let name = format!("{kernel}_{}_{some}", self.element().name());
+        self.some_columns(&name, some, sizes, arguments)
     }
 
     /// Sums for the gradients of gamma and beta, from that of y.
@@ -90,8 +113,8 @@ impl Card {
         (rows, columns): (usize, usize),
     ) -> Result<(), Fault> {
         let sizes = (rows as u32, columns as u32);
-        self.columns(
-            &format!("bias_gelu_{}", self.element().name()),
+        self.gelu(
+            "bias_gelu",
             (rows, columns),
             &[&x, &bias, &y, &sizes.0, &sizes.1],
         )
@@ -105,8 +128,8 @@ impl Card {
         sums: Address,
     ) -> Result<(), Fault> {
         let sizes = (rows as u32, columns as u32);
-        self.columns(
-            &format!("bias_gelu_backward_{}", self.element().name()),
+        self.gelu(
+            "bias_gelu_backward",
             (rows, columns),
             &[&gradient, &x, &bias, &sizes.0, &sizes.1, &sums],
         )

@@ -18,8 +18,9 @@ use super::{Argument, Card, Fault, Grid, Plain};
 use crate::kernels;
 
 const ROW_THREADS: usize = 128;
-/// The most shared memory of a block, on every device from compute capability 8.0 on.
-const MOST_SHARED: usize = 160 << 10;
+/// The shared memory that a block can have on every device from compute capability 8.0 on. Attention asks for more where
+/// heads are wide and `f32`; a device says if that is too much.
+const MOST_SHARED: usize = 99 << 10;
 
 /// As in `arithmetic.h`: which elements a dropout layer drops.
 #[derive(Clone, Copy, Debug)]
@@ -73,7 +74,19 @@ impl Card {
         self.device.launch(kernel, grid, arguments)
     }
 
+    /// A block for each row.
     fn rows(&self, kernel: &str, rows: usize, arguments: &[&dyn Argument]) -> Result<(), Fault> {
         self.run(kernel, [rows, 1, 1], ROW_THREADS, 0, arguments)
+    }
+
+    /// A thread for each number of each row.
+    fn cells(
+        &self,
+        kernel: &str,
+        (rows, width): (usize, usize),
+        arguments: &[&dyn Argument],
+    ) -> Result<(), Fault> {
+        let blocks = [rows, width.div_ceil(ROW_THREADS), 1];
+        self.run(kernel, blocks, ROW_THREADS, 0, arguments)
     }
 }

@@ -39,9 +39,9 @@ impl Card {
         table: Address,
     ) -> Result<(), Fault> {
         let size = width as u32;
-        self.rows(
+        self.cells(
             "embed_backward",
-            rows.named_count,
+            (rows.named_count, width),
             &[
                 &gradient,
                 &rows.named,
@@ -63,9 +63,9 @@ impl Card {
         table: Address,
     ) -> Result<(), Fault> {
         let sizes = (rows.len as u32, width as u32, u32::from(adds));
-        self.rows(
+        self.cells(
             "positions_backward",
-            positions,
+            (positions, width),
             &[
                 &gradient,
                 &rows.offsets,
