@@ -364,6 +364,18 @@ impl Catalogue {
             let settings = check(&schemas.settings, &[], &settings);
             found.problems.extend(settings.problems);
         }
+        let missing = |problem: &&mut Diagnostic| {
+            problem.code == "missing-key" && problem.span == Some(stage.kind_span)
+        };
+        if let Some(help) = found
+            .problems
+            .iter_mut()
+            .rfind(missing)
+            .and_then(|last| last.help.as_mut())
+        {
+            help.push_str("; an example: ");
+            help.push_str(stage.kind.example().trim());
+        }
         if !found.problems.is_empty() || values == ParamValues::Some {
             problems.extend(found.problems);
             return Err(found.inputs);
