@@ -1,6 +1,7 @@
 //! Several programs at once on one cache: runs of two states of a project, `gc`, `verify`, a reproduction; one
 //! is killed now and then, and one is stopped for a while. And `gc` while another program stands still: `verify` at any of its
-//! calls, a run where it has named files and not yet what they belong to.
+//! calls, a run where it has named files and not yet what they belong to. And a whole run while another one stands still, on a
+//! disk without locks.
 
 use std::process::{Child, Stdio};
 use std::time::Duration;
@@ -27,6 +28,11 @@ pub fn run(setting: &Setting) -> Found {
         planted: Some("no-locks".to_owned()),
         ..setting.clone()
     };
+    if setting.planted.is_none() {
+        within_run(&lockless, &stories, &mut found);
+    } else if is_lockless(setting) {
+        within_run(setting, &stories, &mut found);
+    }
     let failures = each(setting, &trials, |trial| {
         let without = trial % 4 == 3 && setting.planted.is_none();
         let setting = if without { &lockless } else { setting };
@@ -42,6 +48,50 @@ pub fn run(setting: &Setting) -> Found {
     within_verify(setting, told("gc").expect("a story"), &mut found);
     within_keeping(setting, told("run").expect("a story"), &mut found);
     found
+}
+
+fn is_lockless(setting: &Setting) -> bool {
+    let planted = setting.planted.as_deref();
+    planted.is_some_and(|bugs| bugs.contains("no-locks"))
+}
+
+/// Without locks another run goes the whole way while one stands still, and both come out.
+fn within_run(setting: &Setting, stories: &[Story], found: &mut Found) {
+    let story = stories.iter().find(|story| story.name == "run");
+    let story = story.expect("a story");
+    let run = |place: &Place, at: usize| {
+        let another = || {
+            story::taper(setting, place.path(), &story::RUN);
+        };
+        let mut meanwhile = Meanwhile {
+            calls: 0,
+            at,
+            what: Box::new(another),
+        };
+        let (arguments, variables) = (story.arguments(), story.variables(setting));
+        let ended = trace(
+            &setting.program,
+            place.path(),
+            &arguments,
+            &variables,
+            &mut meanwhile,
+        );
+        (ended, meanwhile.calls)
+    };
+    let (_, all) = run(&story.place(setting), usize::MAX);
+    let mut random = Random::new(setting.seed, 9998);
+    let trials = (0..setting.sized(3, 60, 1000)).map(|_| random.below(all));
+    let trials = setting.part_of(trials.collect());
+    let failures = each(setting, &trials, |at| {
+        let place = story.place(setting);
+        let (ended, _) = run(&place, *at);
+        let whole = match ended.code {
+            Some(0) => check::recovers(setting, place.path(), story, check::Allowed::Nothing),
+            code => Err(format!("it ends with {code:?}: {}", ended.stderr)),
+        };
+        whole.map_err(|error| format!("another run at call {at} of {all}, no locks: {error}"))
+    });
+    found.add(trials.len(), "runs while another stood still", failures);
 }
 
 /// A run keeps what belongs together while `gc` waits.
@@ -259,9 +309,7 @@ fn round(setting: &Setting, stories: &[Story], programs: usize, trial: u64) -> R
         }
         // What another took away is made again: nobody but the victim notices. Without locks `verify` may come between what
         // gc took away and its being made again.
-        let planted = setting.planted.as_deref();
-        let is_lockless = planted.is_some_and(|bugs| bugs.contains("no-locks"));
-        let is_told = is_lockless && running.what.ends_with("verify") && code == Some(4);
+        let is_told = is_lockless(setting) && running.what.ends_with("verify") && code == Some(4);
         if !running.harmed && code != Some(0) && !is_told {
             return Err(format!("{} ends with {code:?}: {said}", running.what));
         }
