@@ -101,7 +101,7 @@ impl<'a> Work<'a> {
         let (what, help) = match self.batch {
             None => (
                 model,
-                "train a smaller model, or on a device with more memory; other programs may hold some of it: `nvidia-smi` shows them",
+                "take a smaller model, or a device with more memory; other programs may hold some of it: `nvidia-smi` shows them",
             ),
             Some(batch) => {
                 let lengths = (0..batch.len()).map(|row| batch.range(row).len());
@@ -113,7 +113,7 @@ impl<'a> Work<'a> {
                 );
                 (
                     what,
-                    "lower `batch_size` and raise `accumulate` by as much, lower `max_length` in the `tokenize` stage, or write `precision: bf16`",
+                    "lower `batch_size` (a `train` stage raises `accumulate` by as much), lower `max_length` in the `tokenize` stage, or write `precision: bf16`",
                 )
             }
         };
