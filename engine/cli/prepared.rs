@@ -36,7 +36,8 @@ impl Prepared {
     /// # Errors
     /// Where it cannot run (every problem), or the project, the cache or the lock cannot be used.
     pub fn open(args: &PipelineArgs, events: Events) -> Result<Self, Failure> {
-        if !args.file.exists() {
+        // Of a file that cannot be looked at, reading says what is wrong.
+        if !args.file.try_exists().unwrap_or(true) {
             // Its folder may not exist either: the check says so better.
             let checked = check_file(KINDS, &args.file, Path::new("."), &args.options());
             return Err(Failure::invalid(checked.report));
