@@ -482,7 +482,7 @@ mod tests {
         let once = || run(&plan, &origin, &surroundings, &executor, &options).expect("it ran");
         // A short run may end before the clock that stamps files has gone on, and is remembered the next time.
         once();
-        std::thread::sleep(std::time::Duration::from_millis(50));
+        std::thread::sleep(Duration::from_millis(50));
         let report = once();
         let recall = |best| question(best).recall(TOYS, &surroundings);
         let found = recall(|| Device::Cpu).expect("nothing has changed");
