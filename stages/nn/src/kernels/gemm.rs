@@ -254,30 +254,19 @@ impl<'a, R> Target<'a, R> {
     }
 }
 
-/// How a product is cut: rows and columns of a task. As few tasks as keep all threads busy, since each packs
-/// its operands anew.
+/// How a product is cut: rows and columns of a task. One task a thread, of the shape that takes the least time to
+/// compute and to pack, since each packs its operands anew.
 fn grid(rows: usize, columns: usize, threads: usize) -> (usize, usize) {
-    const ROWS: usize = 12;
-    const COLUMNS: usize = 32;
-    let mut across = columns.div_ceil(task::COLUMNS);
-    if threads == 1 {
-        return (rows, columns);
-    }
-    let wanted = threads;
-    let mut down = wanted.div_ceil(across).min(rows.div_ceil(4 * ROWS)).max(1);
-    if across * down < wanted {
-        across = wanted
-            .div_ceil(down)
-            .min(columns.div_ceil(2 * COLUMNS))
-            .max(across);
-    }
-    if across * down > wanted && !(across * down).is_multiple_of(threads) {
-        down = (across * down).next_multiple_of(threads).div_ceil(across);
-    }
-    (
-        rows.div_ceil(down).next_multiple_of(ROWS),
-        columns.div_ceil(across).next_multiple_of(COLUMNS),
-    )
+    /// The fused multiply-adds in whose time a number is packed.
+    const PACKING: usize = 40;
+    (1..=threads)
+        .map(|down| {
+            let high = rows.div_ceil(down).next_multiple_of(12);
+            let wide = columns.div_ceil(threads / down).next_multiple_of(32);
+            (high, wide)
+        })
+        .min_by_key(|(high, wide)| high * wide + PACKING * (high + wide))
+        .unwrap_or((rows, columns))
 }
 
 /// Below this many fused multiply-adds a product stays on its thread.
@@ -431,6 +420,13 @@ pub(crate) mod tests {
                 check(m, n, k, transposed, 3, &[1]);
             }
         }
+    }
+
+    /// More columns than a block, more rows than stay packed.
+    #[test]
+    fn large_products_keep_the_rule() {
+        check(130, 800, 300, [false, true], 0, &[1, 2]);
+        check(4100, 400, 3, [false, false], 0, &[1]);
     }
 
     #[test]

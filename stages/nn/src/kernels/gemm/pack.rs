@@ -73,16 +73,17 @@ impl<R: Real> Lanes<'_, R> {
             panel.fill(R::ZERO);
         }
         if self.depth_stride == 1 && T::TRANSPOSES {
-            for chunk in (0..depth).step_by(BLOCK) {
-                let ahead = if chunk + AHEAD < depth { AHEAD } else { 0 };
-                for lane in (0..lanes).step_by(BLOCK) {
-                    let extent = (BLOCK.min(lanes - lane), BLOCK.min(depth - chunk));
+            for lane in (0..lanes).step_by(BLOCK) {
+                let count = BLOCK.min(lanes - lane);
+                for chunk in (0..depth).step_by(BLOCK) {
+                    let extent = (count, BLOCK.min(depth - chunk));
                     let place = begin + lane * self.lane_stride + chunk;
                     // SAFETY: these lanes and steps are within those that were asserted to lie within the operand
                     // and the panel; `T` is that of the level.
                     unsafe {
                         let source = self.data.as_ptr().add(place);
                         let target = panel.as_mut_ptr().add(chunk * width + lane);
+                        let ahead = count * self.lane_stride;
                         T::transpose(extent, (source, self.lane_stride), (target, width), ahead);
                     }
                 }

@@ -1,7 +1,8 @@
 //! One thread's share of a product: blocks of k and of columns, panels of rows, tiles.
 //!
 //! A block of B (256 by at most 384) is packed and stays in the second cache; panels of A go through the
-//! first. None of these sizes but the 256 shows in the result.
+//! first. Of a wide product they stay packed until all columns were there. None of these sizes but the 256 shows
+//! in the result.
 
 #![expect(
     unsafe_code,
@@ -19,6 +20,8 @@ use crate::kernels::dispatch::{Level, level};
 pub(super) const COLUMNS: usize = 384;
 /// Panels of A that are packed at a time.
 const PANELS: usize = 8;
+/// Rows of A that stay packed while blocks of B pass by: whole groups of panels at every level.
+const ROWS: usize = 4032;
 
 /// What computes a task.
 #[doc(hidden)]
@@ -92,6 +95,11 @@ fn packed_columns<R>(task: &Task<'_, R>) -> usize {
     task.b.columns.min(COLUMNS).next_multiple_of(32)
 }
 
+/// Whether packed rows of A serve several blocks of columns.
+fn keeps_rows<R>(task: &Task<'_, R>) -> bool {
+    task.b.columns > COLUMNS
+}
+
 /// How many numbers a task packs at a time, for the highest and widest panels there are.
 fn numbers<R>(task: &Task<'_, R>) -> usize {
     let columns = if task.packed.is_some() {
@@ -99,7 +107,8 @@ fn numbers<R>(task: &Task<'_, R>) -> usize {
     } else {
         packed_columns(task)
     };
-    (columns + task.a.rows.min(12 * PANELS)) * BLOCK.min(task.a.columns)
+    let rows = if keeps_rows(task) { ROWS } else { 12 * PANELS };
+    (columns + task.a.rows.min(rows)) * BLOCK.min(task.a.columns)
 }
 
 /// Whether rows of A are read where they lie: they are used too few times to be worth packing, and they do
@@ -163,59 +172,65 @@ fn run<R: Real, T: Tile<R>>(task: &Task<'_, R>, scratch: &mut [R]) {
         None => packed_columns(task) * BLOCK.min(depth),
     };
     let (own_b, packed_a) = scratch.split_at_mut(own);
-    for left in (0..columns).step_by(COLUMNS) {
-        let right = columns.min(left + COLUMNS);
-        if depth == 0 && !task.adds {
+    if depth == 0 {
+        if !task.adds {
             for row in 0..rows {
-                task.c.row(row, left, right - left).fill(R::ZERO);
+                task.c.row(row, 0, columns).fill(R::ZERO);
             }
         }
+        finish(task, 0..rows, 0..columns);
+    }
+    let group = PANELS * T::ROWS;
+    let keeps = keeps_rows(task);
+    for top in (0..rows).step_by(ROWS) {
+        let bottom = rows.min(top + ROWS);
         for start in (0..depth).step_by(BLOCK) {
             let deep = BLOCK.min(depth - start);
-            let packed_b = match task.packed {
-                Some(packed) => &packed[block((left, right), (start, deep), depth)],
-                None => {
-                    pack_block::<R, T>(b, (left, right), (start, deep), own_b);
-                    &*own_b
-                }
-            };
-            for top in (0..rows).step_by(PANELS * T::ROWS) {
-                let bottom = rows.min(top + PANELS * T::ROWS);
-                if !strided {
-                    let lanes = (top, bottom - top);
-                    a.pack::<T>(lanes, (start, deep), (T::ROWS, false), packed_a);
-                }
-                for (panel, row) in (top..bottom).step_by(T::ROWS).enumerate() {
-                    let panel_a = if strided {
-                        let place = row * task.a.row_stride + start;
-                        Rows::Strided(task.a.data[place..].as_ptr(), task.a.row_stride)
-                    } else {
-                        Rows::Packed(packed_a[panel * T::ROWS * deep..].as_ptr())
-                    };
-                    for (panel, column) in (left..right).step_by(T::COLUMNS).enumerate() {
-                        let packed_b = &packed_b[panel * T::COLUMNS * deep..];
-                        let shape = Shape {
-                            rows: T::ROWS.min(bottom - row),
-                            columns: T::COLUMNS.min(right - column),
-                            depth: deep,
-                            stride: task.c.stride,
-                            adds: task.adds || start > 0,
+            for left in (0..columns).step_by(COLUMNS) {
+                let right = columns.min(left + COLUMNS);
+                let packed_b = match task.packed {
+                    Some(packed) => &packed[block((left, right), (start, deep), depth)],
+                    None => {
+                        pack_block::<R, T>(b, (left, right), (start, deep), own_b);
+                        &*own_b
+                    }
+                };
+                for first in (top..bottom).step_by(group) {
+                    let last = bottom.min(first + group);
+                    let packed_a = &mut packed_a[if keeps { (first - top) * deep } else { 0 }..];
+                    if !strided && left == 0 {
+                        let lanes = (first, last - first);
+                        a.pack::<T>(lanes, (start, deep), (T::ROWS, false), packed_a);
+                    }
+                    for row in (first..last).step_by(T::ROWS) {
+                        let panel_a = if strided {
+                            let place = row * task.a.row_stride + start;
+                            Rows::Strided(task.a.data[place..].as_ptr(), task.a.row_stride)
+                        } else {
+                            Rows::Packed(packed_a[(row - first) * deep..].as_ptr())
                         };
-                        // SAFETY: the panels were packed for this shape; the rectangle lies within C
-                        // (checked above) and belongs to this task; `T` is that of the level.
-                        unsafe {
-                            let c = task.c.place(row, column);
-                            T::compute(shape, panel_a, packed_b.as_ptr(), c);
+                        for (panel, column) in (left..right).step_by(T::COLUMNS).enumerate() {
+                            let packed_b = &packed_b[panel * T::COLUMNS * deep..];
+                            let shape = Shape {
+                                rows: T::ROWS.min(last - row),
+                                columns: T::COLUMNS.min(right - column),
+                                depth: deep,
+                                stride: task.c.stride,
+                                adds: task.adds || start > 0,
+                            };
+                            // SAFETY: the panels were packed for this shape; the rectangle lies within C
+                            // (checked above) and belongs to this task; `T` is that of the level.
+                            unsafe {
+                                let c = task.c.place(row, column);
+                                T::compute(shape, panel_a, packed_b.as_ptr(), c);
+                            }
                         }
                     }
-                }
-                if start + deep == depth {
-                    finish(task, top..bottom, left..right);
+                    if start + deep == depth {
+                        finish(task, first..last, left..right);
+                    }
                 }
             }
-        }
-        if depth == 0 {
-            finish(task, 0..rows, left..right);
         }
     }
 }

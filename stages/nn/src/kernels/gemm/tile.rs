@@ -241,7 +241,69 @@ mod x86 {
         unsafe { _mm512_mask_storeu_ps(place, mask, value) }
     }
 
-    /// A block of 16 by 16 in registers: pairs, fours, eights and sixteens change over.
+    /// A block of 16 steps of `LANES`, a multiple of 4, in registers. Quarters of four lanes come together as they
+    /// are read, which leaves half of the shuffles; fours change over within quarters.
+    ///
+    /// # Safety
+    /// As [`Tile::transpose`].
+    #[inline]
+    #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
+    unsafe fn transpose_whole<const LANES: usize>(
+        (source, stride): (*const f32, usize),
+        (target, width): (*mut f32, usize),
+        ahead: usize,
+    ) {
+        // SAFETY: all of the block is read and written; prefetching is safe anywhere.
+        unsafe {
+            for lane in 0..LANES {
+                let place = source.wrapping_add(lane * stride + ahead);
+                _mm_prefetch::<_MM_HINT_T0>(place.cast());
+            }
+            for four in 0..4 {
+                let mut rows = [_mm512_setzero_ps(); 4];
+                for (lane, row) in rows.iter_mut().enumerate() {
+                    let quarter = |quarter: usize| {
+                        _mm_loadu_ps(source.add((4 * quarter + lane) * stride + 4 * four))
+                    };
+                    *row = _mm512_castps128_ps512(quarter(0));
+                    if LANES > 4 {
+                        *row = _mm512_insertf32x4::<1>(*row, quarter(1));
+                    }
+                    if LANES > 8 {
+                        *row = _mm512_insertf32x4::<2>(*row, quarter(2));
+                    }
+                    if LANES > 12 {
+                        *row = _mm512_insertf32x4::<3>(*row, quarter(3));
+                    }
+                }
+                let [a, b, c, d] = rows;
+                let pairs = [
+                    _mm512_unpacklo_ps(a, b),
+                    _mm512_unpackhi_ps(a, b),
+                    _mm512_unpacklo_ps(c, d),
+                    _mm512_unpackhi_ps(c, d),
+                ]
+                .map(|pair| _mm512_castps_pd(pair));
+                let columns = [
+                    _mm512_unpacklo_pd(pairs[0], pairs[2]),
+                    _mm512_unpackhi_pd(pairs[0], pairs[2]),
+                    _mm512_unpacklo_pd(pairs[1], pairs[3]),
+                    _mm512_unpackhi_pd(pairs[1], pairs[3]),
+                ];
+                for (step, column) in columns.into_iter().enumerate() {
+                    let place = target.add((4 * four + step) * width);
+                    let column = _mm512_castpd_ps(column);
+                    if LANES == 16 {
+                        _mm512_storeu_ps(place, column);
+                    } else {
+                        _mm512_mask_storeu_ps(place, mask16(LANES), column);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Blocks of whole lines by [`transpose_whole`], others through one.
     ///
     /// # Safety
     /// As [`Tile::transpose`].
@@ -252,53 +314,21 @@ mod x86 {
         (target, width): (*mut f32, usize),
         ahead: usize,
     ) {
-        let (whole_lanes, whole_steps) = (mask16(lanes), mask16(steps));
-        let mut rows = [_mm512_setzero_ps(); 16];
-        for (lane, row) in rows.iter_mut().enumerate().take(lanes) {
-            let place = source.wrapping_add(lane * stride);
-            // SAFETY: lanes and steps within the extent are read; prefetching is safe anywhere.
-            unsafe {
-                _mm_prefetch::<_MM_HINT_T0>(place.wrapping_add(ahead).cast());
-                *row = _mm512_maskz_loadu_ps(whole_steps, place);
-            }
-        }
-        let mut pairs = [_mm512_setzero_ps(); 16];
-        for i in 0..8 {
-            pairs[2 * i] = _mm512_unpacklo_ps(rows[2 * i], rows[2 * i + 1]);
-            pairs[2 * i + 1] = _mm512_unpackhi_ps(rows[2 * i], rows[2 * i + 1]);
-        }
-        // Of each group of four lanes, the steps 0, 1, 2 and 3 of every quarter.
-        let mut fours = [_mm512_setzero_ps(); 16];
-        for i in 0..4 {
-            for half in 0..2 {
-                let a = _mm512_castps_pd(pairs[4 * i + half]);
-                let b = _mm512_castps_pd(pairs[4 * i + 2 + half]);
-                fours[4 * i + 2 * half] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
-                fours[4 * i + 2 * half + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
-            }
-        }
-        for step in 0..4 {
-            let [a, b, c, d] = [0, 1, 2, 3].map(|group| fours[4 * group + step]);
-            let (ab_even, ab_odd) = (
-                _mm512_shuffle_f32x4::<0x88>(a, b),
-                _mm512_shuffle_f32x4::<0xdd>(a, b),
-            );
-            let (cd_even, cd_odd) = (
-                _mm512_shuffle_f32x4::<0x88>(c, d),
-                _mm512_shuffle_f32x4::<0xdd>(c, d),
-            );
-            let columns = [
-                _mm512_shuffle_f32x4::<0x88>(ab_even, cd_even),
-                _mm512_shuffle_f32x4::<0x88>(ab_odd, cd_odd),
-                _mm512_shuffle_f32x4::<0xdd>(ab_even, cd_even),
-                _mm512_shuffle_f32x4::<0xdd>(ab_odd, cd_odd),
-            ];
-            for (quarter, column) in columns.into_iter().enumerate() {
-                let step = 4 * quarter + step;
-                if step < steps {
-                    // SAFETY: a step within the extent; only its lanes are written.
-                    unsafe {
-                        _mm512_mask_storeu_ps(target.add(step * width), whole_lanes, column);
+        // SAFETY: only what lies within the extent is read and written.
+        unsafe {
+            match (lanes, steps) {
+                (16, 16) => transpose_whole::<16>((source, stride), (target, width), ahead),
+                (12, 16) => transpose_whole::<12>((source, stride), (target, width), ahead),
+                _ => {
+                    let (mut rows, mut columns) = ([0f32; 256], [0f32; 256]);
+                    for lane in 0..lanes {
+                        let row = _mm512_maskz_loadu_ps(mask16(steps), source.add(lane * stride));
+                        _mm512_storeu_ps(rows[16 * lane..].as_mut_ptr(), row);
+                    }
+                    transpose_whole::<16>((rows.as_ptr(), 16), (columns.as_mut_ptr(), 16), 0);
+                    for step in 0..steps {
+                        let column = _mm512_loadu_ps(columns[16 * step..].as_ptr());
+                        _mm512_mask_storeu_ps(target.add(step * width), mask16(lanes), column);
                     }
                 }
             }
