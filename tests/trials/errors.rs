@@ -165,9 +165,11 @@ impl Watcher for Refuser {
         // What the system could not write it may have forgotten: a second sync would mean nothing.
         let syncs = matches!(call.name, "fsync" | "fdatasync");
         let renames = call.name.starts_with("rename");
+        // Of a folder only names wait, and those are looked at when all has ended: it may be synced again.
         if let Some(path) = call.paths.first()
             && (syncs || renames)
             && self.unsynced.contains(path)
+            && !path.is_dir()
         {
             self.trusted = Some(format!(
                 "{} {:?} after its sync had failed",
