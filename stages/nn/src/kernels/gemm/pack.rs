@@ -177,28 +177,6 @@ impl<R> Lanes<'_, R> {
 /// All of these may be read and written.
 #[inline(always)]
 unsafe fn transpose<R: Real>(source: *const R, stride: usize, target: *mut R, width: usize) {
-    #[cfg(target_arch = "x86_64")]
-    if size_of::<R>() == 4 {
-        use std::arch::x86_64::{
-            _mm_loadu_ps, _mm_movehl_ps, _mm_movelh_ps, _mm_storeu_ps, _mm_unpackhi_ps,
-            _mm_unpacklo_ps,
-        };
-        let (source, target) = (source.cast::<f32>(), target.cast::<f32>());
-        // SAFETY: of 4 bytes there is no Real but f32; the caller's promise; every x86-64 CPU has SSE.
-        unsafe {
-            let a = _mm_loadu_ps(source);
-            let b = _mm_loadu_ps(source.add(stride));
-            let c = _mm_loadu_ps(source.add(2 * stride));
-            let d = _mm_loadu_ps(source.add(3 * stride));
-            let (ab_low, ab_high) = (_mm_unpacklo_ps(a, b), _mm_unpackhi_ps(a, b));
-            let (cd_low, cd_high) = (_mm_unpacklo_ps(c, d), _mm_unpackhi_ps(c, d));
-            _mm_storeu_ps(target, _mm_movelh_ps(ab_low, cd_low));
-            _mm_storeu_ps(target.add(width), _mm_movehl_ps(cd_low, ab_low));
-            _mm_storeu_ps(target.add(2 * width), _mm_movelh_ps(ab_high, cd_high));
-            _mm_storeu_ps(target.add(3 * width), _mm_movehl_ps(cd_high, ab_high));
-        }
-        return;
-    }
     for step in 0..4 {
         for lane in 0..4 {
             // SAFETY: the caller's promise.

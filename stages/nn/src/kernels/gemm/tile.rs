@@ -111,8 +111,8 @@ mod x86 {
     /// Writes the tile for one register width. `$some` loads, `$put` stores the first few lanes.
     macro_rules! tile {
         ($name:ident, $features:literal, $vector:ty, $lanes:literal, $rows:literal, [$($row:literal)*],
-         $zero:ident, $load:ident, $store:ident, $set:ident, $fma:ident, $add:ident, $some:ident, $put:ident, $mask:ident
-         $(, $transpose:ident)?) => {
+         $zero:ident, $load:ident, $store:ident, $set:ident, $fma:ident, $add:ident, $some:ident, $put:ident, $mask:ident,
+         $transpose:ident) => {
             #[doc = concat!("`f32` by registers of ", $lanes, ".")]
             pub(in super::super) struct $name;
 
@@ -195,20 +195,18 @@ mod x86 {
                     }
                 }
 
-                $(
-                    const TRANSPOSES: bool = true;
+                const TRANSPOSES: bool = true;
 
-                    #[inline(always)]
-                    unsafe fn transpose(
-                        extent: (usize, usize),
-                        source: (*const f32, usize),
-                        target: (*mut f32, usize),
-                        ahead: usize,
-                    ) {
-                        // SAFETY: the caller's promise.
-                        unsafe { $transpose(extent, source, target, ahead) }
-                    }
-                )?
+                #[inline(always)]
+                unsafe fn transpose(
+                    extent: (usize, usize),
+                    source: (*const f32, usize),
+                    target: (*mut f32, usize),
+                    ahead: usize,
+                ) {
+                    // SAFETY: the caller's promise.
+                    unsafe { $transpose(extent, source, target, ahead) }
+                }
             }
         };
     }
@@ -335,10 +333,100 @@ mod x86 {
         }
     }
 
+    /// 4 steps of 8 lanes, or of 6, in registers: two fours of lanes come together as they are read, of 6 the last four
+    /// of them, and change over with steps beside each other.
+    ///
+    /// # Safety
+    /// As [`Tile::transpose`].
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn transpose_four<const LANES: usize>(
+        (source, stride): (*const f32, usize),
+        (target, width): (*mut f32, usize),
+    ) {
+        // SAFETY: these lanes and steps are read and written, and no others.
+        unsafe {
+            let mut rows = [_mm256_setzero_ps(); 4];
+            for (lane, row) in rows.iter_mut().enumerate() {
+                let first = _mm_loadu_ps(source.add(lane * stride));
+                let last = _mm_loadu_ps(source.add((LANES - 4 + lane) * stride));
+                *row = _mm256_insertf128_ps::<1>(_mm256_castps128_ps256(first), last);
+            }
+            let [a, b, c, d] = rows;
+            let pairs = [
+                _mm256_unpacklo_ps(a, b),
+                _mm256_unpackhi_ps(a, b),
+                _mm256_unpacklo_ps(c, d),
+                _mm256_unpackhi_ps(c, d),
+            ]
+            .map(|pair| _mm256_castps_pd(pair));
+            let columns = [
+                _mm256_unpacklo_pd(pairs[0], pairs[2]),
+                _mm256_unpackhi_pd(pairs[0], pairs[2]),
+                _mm256_unpacklo_pd(pairs[1], pairs[3]),
+                _mm256_unpackhi_pd(pairs[1], pairs[3]),
+            ];
+            for (step, column) in columns.into_iter().enumerate() {
+                let (place, column) = (target.add(step * width), _mm256_castpd_ps(column));
+                if LANES == 8 {
+                    _mm256_storeu_ps(place, column);
+                } else {
+                    _mm_storeu_ps(place, _mm256_castps256_ps128(column));
+                    let last = _mm256_extractf128_ps::<1>(column);
+                    _mm_storeu_ps(place.add(LANES - 4), last);
+                }
+            }
+        }
+    }
+
+    /// Blocks of 16 steps of whole panels by [`transpose_four`], others number by number.
+    ///
+    /// # Safety
+    /// As [`Tile::transpose`].
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn transpose8(
+        (lanes, steps): (usize, usize),
+        (source, stride): (*const f32, usize),
+        (target, width): (*mut f32, usize),
+        ahead: usize,
+    ) {
+        // SAFETY: only what lies within the extent is read and written; prefetching is safe anywhere.
+        unsafe {
+            for lane in 0..lanes {
+                let place = source.wrapping_add(lane * stride + ahead);
+                _mm_prefetch::<_MM_HINT_T0>(place.cast());
+            }
+            match (lanes, steps) {
+                (16, 16) => {
+                    for lane in [0, 8] {
+                        for step in [0, 4, 8, 12] {
+                            let source = source.add(lane * stride + step);
+                            let target = target.add(step * width + lane);
+                            transpose_four::<8>((source, stride), (target, width));
+                        }
+                    }
+                }
+                (6, 16) => {
+                    for step in [0, 4, 8, 12] {
+                        let target = target.add(step * width);
+                        transpose_four::<6>((source.add(step), stride), (target, width));
+                    }
+                }
+                _ => {
+                    for lane in 0..lanes {
+                        for step in 0..steps {
+                            *target.add(step * width + lane) = *source.add(lane * stride + step);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
     tile!(
         Avx2, "avx2,fma", __m256, 8, 6, [1 2 3 4 5 6],
         _mm256_setzero_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_set1_ps, _mm256_fmadd_ps,
-        _mm256_add_ps, some8, _mm256_maskstore_ps, mask8
+        _mm256_add_ps, some8, _mm256_maskstore_ps, mask8, transpose8
     );
     tile!(
         Avx512, "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl", __m512, 16, 12, [1 2 3 4 5 6 7 8 9 10 11 12],
