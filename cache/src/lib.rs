@@ -46,7 +46,7 @@ pub use manifest::{ArtifactType, Blob, BlobName, Manifest};
 pub use memories::{Survey, Tick};
 pub use planted::planted;
 pub use runs::{Execution, RunRecord, StageExecution, StageRecord};
-pub use staging::{Sealed, Staging, blob_name};
+pub use staging::{Scratch, Sealed, Staging, blob_name};
 pub use store::Store;
 pub use verify::{Finding, Verification};
 pub use walk::Usage;

@@ -20,11 +20,13 @@ pub struct Staging {
     _in_use: File,
 }
 
-/// The folder for unfinished work of a key; it goes when this is dropped, where it is empty or nobody could find it.
+/// The folder for unfinished work of a key; it goes when this is dropped, where the work is finished, it is empty or
+/// nobody could find it.
 #[derive(Debug)]
 pub struct Scratch {
     path: PathBuf,
     own: Option<Staging>,
+    finished: bool,
 }
 
 /// An artifact whose files are hashed and read-only, and have no names in the cache yet. Until it has been kept
@@ -43,14 +45,16 @@ impl Sealed {
     }
 
     /// Keeps the artifact and the action that says what made it: the action gets its name last. Returns when
-    /// the bytes of all of them are on the disk; their names are with [`Store::sync`].
+    /// the bytes of all of them are on the disk; their names are with [`Store::sync`]. What is left of the folder is
+    /// removed when the answer is dropped.
     ///
     /// # Errors
     /// Where the file system refuses.
-    pub fn keep(mut self, action: &Action) -> Result<(), CacheError> {
+    pub fn keep(mut self, action: &Action) -> Result<Staging, CacheError> {
         let store = &self.staging.store;
         store.add_action(action, &mut self.batch)?;
-        store.commit(self.batch)
+        store.commit(self.batch)?;
+        Ok(self.staging)
     }
 
     /// Keeps the files of the artifact, as nobody's.
@@ -98,12 +102,17 @@ impl Store {
             return Ok(Scratch {
                 path,
                 own: Some(own),
+                finished: false,
             });
         }
         self.prepare()?;
         let path = self.layout().scratch(key);
         files::make_passing_folder(&path)?;
-        Ok(Scratch { path, own: None })
+        Ok(Scratch {
+            path,
+            own: None,
+            finished: false,
+        })
     }
 
     /// The folder for what an execution of `key` tells beside its artifact: made by whoever has something to
@@ -126,23 +135,22 @@ impl Scratch {
         &self.path
     }
 
-    /// Removes it with what is in it: the work is finished.
-    ///
-    /// # Errors
-    /// Where the file system refuses.
-    pub fn clear(self) -> Result<(), CacheError> {
-        match &self.own {
-            Some(_) => Ok(()),
-            None => remove_folder(&self.path),
-        }
+    /// Says that the work is finished: what is in it goes with it.
+    pub fn finish(&mut self) {
+        self.finished = true;
     }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        if self.own.is_none() {
+        if self.own.is_some() {
+            return;
+        }
+        if !self.finished {
             // It stays where something is in it.
             let _ = std::fs::remove_dir(&self.path);
+        } else if let Err(error) = remove_folder(&self.path) {
+            tracing::debug!(%error, "finished work stays until `gc` removes it");
         }
     }
 }
@@ -281,10 +289,11 @@ mod tests {
         let lock = store.try_lock(&key).expect("works");
         let folder = || store.scratch(&key, lock.as_ref()).expect("made");
         fs_err::write(folder().path().join("part"), "half").expect("written");
-        let again = folder();
+        let mut again = folder();
         assert!(again.path().join("part").exists());
         let path = again.path().to_owned();
-        again.clear().expect("removed");
+        again.finish();
+        drop(again);
         assert!(!path.exists());
         drop(folder());
         assert!(!path.exists(), "it was empty");

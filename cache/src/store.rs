@@ -113,19 +113,16 @@ impl Store {
         files::write(&self.inner.unsynced, &staging, target, bytes, mode)
     }
 
-    /// Writes a file of the user's, outside the cache, durably and in one step, without the cache's help.
+    /// Writes a file of the user's, outside the cache, durably and in one step, without the cache's help. Where something
+    /// could not be synced before, it is there and the answer is an error.
     ///
     /// # Errors
     /// Where the file system refuses.
-    pub fn write_outside(path: &Path, bytes: &[u8]) -> Result<(), CacheError> {
-        let folder = match path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
-        let file = files::filled(folder, bytes, 0o666, Sync::Now)?;
-        file.persist(path)
-            .map_err(|failed| CacheError::io("write", path)(failed.error))?;
-        files::sync_folder(folder)
+    pub fn write_outside(&self, path: &Path, bytes: &[u8]) -> Result<(), CacheError> {
+        let path = std::path::absolute(path).map_err(CacheError::io("write", path))?;
+        let folder = path.parent().unwrap_or(&path);
+        files::write(&self.inner.unsynced, folder, &path, bytes, 0o666)?;
+        self.inner.unsynced.sync()
     }
 
     /// Gives what a run ends with its names, once all that has been kept before is durable: the run's record, and a

@@ -8,6 +8,7 @@ fresh folder; the figure is the median. Prints a Markdown table, with the proces
 `floor` is what nobody can be faster than: `xargs` starts the same shells, as many side by side as there are cores, and keeps nothing.
 """
 import argparse
+import contextlib
 import json
 import os
 import pathlib
@@ -53,12 +54,14 @@ def timed(command: list[str], folder: str) -> float:
 def taper(shape: str, stages: int) -> dict[str, float]:
     command = [str(pathlib.Path(arguments.taper).absolute()), "run", "p.yaml", "-q"]
     first, again = [], []
-    for _ in range(arguments.runs if stages < 1000 else max(1, arguments.runs // 2)):
-        with tempfile.TemporaryDirectory() as folder:
+    with contextlib.ExitStack() as folders:
+        for _ in range(arguments.runs if stages < 1000 else max(1, arguments.runs // 2)):
+            # All are removed at the end: what a file system does for what is gone is not to be paid for by the next run.
+            folder = folders.enter_context(tempfile.TemporaryDirectory())
             pathlib.Path(folder, "taper.toml").touch()
             pathlib.Path(folder, "in.txt").write_text("hello\n")
             pathlib.Path(folder, "p.yaml").write_text(pipeline(shape, stages))
-            # What was written for it, and removed before it, is none of its own.
+            # What was written for it is none of its own.
             os.sync()
             first.append(timed(command, folder))
             again = [timed(command, folder) for _ in range(arguments.runs)]

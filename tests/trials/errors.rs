@@ -163,13 +163,11 @@ impl Watcher for Refuser {
             return Verdict::Go;
         }
         // What the system could not write it may have forgotten: a second sync would mean nothing.
-        let syncs = matches!(call.name, "fsync" | "fdatasync");
+        let syncs = matches!(call.name, "fsync" | "fdatasync" | "syncfs");
         let renames = call.name.starts_with("rename");
-        // Of a folder only names wait, and those are looked at when all has ended: it may be synced again.
         if let Some(path) = call.paths.first()
             && (syncs || renames)
             && self.unsynced.contains(path)
-            && !path.is_dir()
         {
             self.trusted = Some(format!(
                 "{} {:?} after its sync had failed",
@@ -179,7 +177,7 @@ impl Watcher for Refuser {
         self.names.push(call.name);
         if self.names.len() == self.at {
             // An interrupted sync has not failed: it is made again.
-            if (syncs || call.name == "syncfs") && self.errno != libc::EINTR {
+            if syncs && self.errno != libc::EINTR {
                 self.unsynced.extend(call.paths.iter().cloned());
             }
             self.told = format!("{} {:?}", call.name, call.paths);

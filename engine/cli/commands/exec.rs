@@ -43,7 +43,7 @@ pub fn run(args: Args, output: Output) -> Result<Exit, Failure> {
     let lock = store.try_lock(&job.key())?;
     let result = execute_job(&store, KINDS, &job, lock.as_ref(), &stage);
     reporter.close();
-    let action = result?;
+    let action = result?.action;
     output.json_line(&json!({ "key": action.key, "artifact": action.artifact }))?;
     Ok(Exit::Done)
 }

@@ -7,7 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use taper_cache::{Action, ArtifactType, Digest, Key, KeyLock, Lookup, Manifest, Store, planted};
+use taper_cache::{
+    Action, ArtifactType, Digest, Key, KeyLock, Lookup, Manifest, Scratch, Staging, Store, planted,
+};
 
 use crate::canonical::{Map, Value};
 use crate::error::EngineError;
@@ -30,6 +32,16 @@ pub struct Job {
     pub offline: bool,
 }
 
+/// What was made.
+#[derive(Debug)]
+pub struct Made {
+    /// The action, which is kept.
+    pub action: Action,
+    /// What is left of the work. It is removed when this is dropped, before the key's lock is: to remove files may take
+    /// longer than to make them, and nobody has to wait for it.
+    pub leftovers: (Scratch, Staging),
+}
+
 /// Whatever executes jobs: this process, another one, another machine with the same cache.
 pub trait Executor: Send + Sync {
     /// Makes the artifact and keeps it, with its action, in the cache. Who has the key's lock goes on with
@@ -43,7 +55,7 @@ pub trait Executor: Send + Sync {
         job: &Job,
         lock: Option<&KeyLock>,
         reporter: &Reporter,
-    ) -> Result<Action, StageError>;
+    ) -> Result<Made, StageError>;
 }
 
 /// Executes jobs in this process.
@@ -60,7 +72,7 @@ impl Executor for LocalExecutor {
         job: &Job,
         lock: Option<&KeyLock>,
         reporter: &Reporter,
-    ) -> Result<Action, StageError> {
+    ) -> Result<Made, StageError> {
         execute_job(store, self.kinds, job, lock, reporter)
     }
 }
@@ -172,7 +184,7 @@ pub fn execute_job(
     job: &Job,
     lock: Option<&KeyLock>,
     reporter: &Reporter,
-) -> Result<Action, StageError> {
+) -> Result<Made, StageError> {
     let ingredients = &job.ingredients;
     let kind = kinds
         .get(&ingredients.kind)
@@ -205,7 +217,7 @@ pub fn execute_job(
     let makes = kind.makes(&ingredients.params)?;
     let key = job.key();
     let staging = store.stage()?;
-    let scratch = store.scratch(&key, lock)?;
+    let mut scratch = store.scratch(&key, lock)?;
     let folders = Folders {
         out: staging.out(),
         scratch: scratch.path().to_owned(),
@@ -244,9 +256,12 @@ pub fn execute_job(
         job.needs(),
     );
     reporter.computed();
-    sealed.keep(&action)?;
-    scratch.clear()?;
-    Ok(action)
+    let staging = sealed.keep(&action)?;
+    scratch.finish();
+    Ok(Made {
+        action,
+        leftovers: (scratch, staging),
+    })
 }
 
 /// A bug that is planted: an action that names files which are not in the cache yet.

@@ -62,7 +62,7 @@ pub use devices::Devices;
 pub use diagnostic::{Diagnostic, Look, Report, Severity, Source};
 pub use error::EngineError;
 pub use event::{Event, Events, Progress, Unit};
-pub use executor::{Executor, Job, LocalExecutor, execute_job, need_threads, open_artifact};
+pub use executor::{Executor, Job, LocalExecutor, Made, execute_job, need_threads, open_artifact};
 pub use explain::{Forecast, PlanReport, PlannedState, forecast};
 pub use key::{Change, Ingredients, IngredientsError};
 pub use kind::{

@@ -237,7 +237,8 @@ fn execute(
         text: "runs again".to_owned(),
     });
     let lock = place.try_lock(&job.key())?;
-    executor.execute(place, &job, lock.as_ref(), reporter)
+    let made = executor.execute(place, &job, lock.as_ref(), reporter)?;
+    Ok(made.action)
 }
 
 /// The value with other artifacts in the place of some.

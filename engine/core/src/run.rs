@@ -10,7 +10,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 use taper_cache::{
     ArtifactType, CacheError, Digest, Execution, Key, Manifest, RunId, RunRecord, StageExecution,
-    StageRecord, Store, planted,
+    StageRecord, planted,
 };
 
 use crate::error::EngineError;
@@ -237,13 +237,12 @@ pub fn run(
     };
     if let Err(error) = ended {
         // What is done is locked, and a cache that cannot be written to still serves those who read.
-        if let Some((path, text)) = outside {
-            Store::write_outside(path, text)?;
-        }
+        let written = outside.map(|(path, text)| surroundings.store.write_outside(path, text));
         let is_served = report.is_cached() && error.is_read_only();
         if !(is_served || planted("record-error-dropped")) {
             return Err(error.into());
         }
+        written.unwrap_or(Ok(()))?;
     }
     let (lock, _) = &locked?;
     if let (Some(name), Some(_), true) = (&options.memory, report.run, options.force.is_empty()) {

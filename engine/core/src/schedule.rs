@@ -6,11 +6,11 @@
 //! digests, a stage that makes the same bytes as before stops the change there.
 //!
 //! As many stages compute as there are jobs. What a stage made has then to reach the disk; meanwhile another may
-//! compute, so that many wait for the disk together (`taper_cache::commit`). With one job nothing is done side by
-//! side.
+//! compute, so that many wait for the disk together (`taper_cache::commit`). What is left of its work is removed when it
+//! has been reported: those that wait for it begin meanwhile. With one job nothing is done side by side.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -119,6 +119,7 @@ pub(crate) fn bring_up_to_date(
     let (to_workers, tasks) = mpsc::channel();
     let (to_owner, reports) = mpsc::channel();
     let tasks = Mutex::new(tasks);
+    let busy = AtomicUsize::new(0);
     let mut state = State {
         plan,
         surroundings,
@@ -150,6 +151,7 @@ pub(crate) fn bring_up_to_date(
         order,
         tasks: &tasks,
         reports: to_owner.clone(),
+        busy: &busy,
     };
     let most = match order.jobs {
         0 | 1 => 1,
@@ -162,8 +164,9 @@ pub(crate) fn bring_up_to_date(
         loop {
             state.take_ready();
             while let Some(task) = state.next_task() {
-                let wanted = workers < most && workers < state.active.len();
-                if wanted && worker().start(scope).is_ok() {
+                // Some may still be removing what a stage has left that is over.
+                let idle = workers > busy.fetch_add(1, Ordering::Relaxed);
+                if !idle && workers < most && worker().start(scope).is_ok() {
                     workers += 1;
                 }
                 to_workers.send(task).expect("workers listen until the end");

@@ -2,16 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, Builder, Scope};
 use std::time::{Duration, Instant};
 
-use taper_cache::{Action, Digest, Key, Lookup};
+use taper_cache::{Action, Digest, Key, KeyLock, Lookup, Scratch, Staging};
 
 use crate::event::Event;
-use crate::executor::Executor;
+use crate::executor::{Executor, Made};
 use crate::kind::{StageError, StageErrorKind};
 use crate::local;
 use crate::plan::{Plan, PlannedStage};
@@ -71,6 +71,8 @@ pub(crate) struct Worker<'env> {
     pub(crate) order: &'env Order<'env>,
     pub(crate) tasks: &'env Mutex<Receiver<Task>>,
     pub(crate) reports: Sender<Report>,
+    /// How many tasks are not behind those who do them.
+    pub(crate) busy: &'env AtomicUsize,
 }
 
 impl<'env> Worker<'env> {
@@ -89,6 +91,7 @@ impl<'env> Worker<'env> {
     /// Waits for a task, does it and reports; answers whether there may be another.
     pub(crate) fn do_next(&self) -> bool {
         let task = self.tasks.lock().map(|tasks| tasks.recv());
+        let mut rest = Rest::default();
         let report = match task {
             Ok(Ok(Task::Resolve(index))) => {
                 let resolution = self.surroundings.resolve(&self.plan.stages[index]);
@@ -103,12 +106,24 @@ impl<'env> Worker<'env> {
                     lookup,
                     reports: &self.reports,
                 };
-                Report::Ended(index, Box::new(work.end(index, keyed)))
+                Report::Ended(index, Box::new(work.end(index, keyed, &mut rest)))
             }
             _ => return false,
         };
-        self.reports.send(report).is_ok()
+        let heard = self.reports.send(report).is_ok();
+        // Other stages begin meanwhile.
+        drop(rest.leftovers);
+        drop(rest.lock);
+        self.busy.fetch_sub(1, Ordering::Relaxed);
+        heard
     }
+}
+
+/// What is left to be given up when a stage has ended.
+#[derive(Default)]
+struct Rest {
+    leftovers: Option<(Scratch, Staging)>,
+    lock: Option<KeyLock>,
 }
 
 /// One stage in the hands of a worker.
@@ -135,9 +150,9 @@ impl<E: Into<StageError>> From<E> for Obstacle {
 }
 
 impl Work<'_> {
-    fn end(&self, index: usize, keyed: Box<Keyed>) -> End {
+    fn end(&self, index: usize, keyed: Box<Keyed>, rest: &mut Rest) -> End {
         let mut started = Instant::now();
-        let done = self.make(index, &keyed, &mut started);
+        let done = self.make(index, &keyed, &mut started, rest);
         let (cached, result) = match done {
             Ok((action, cached)) => (cached, Ok(action)),
             Err(Obstacle::Edited) => return End::Edited,
@@ -158,6 +173,7 @@ impl Work<'_> {
         index: usize,
         keyed: &Keyed,
         started: &mut Instant,
+        rest: &mut Rest,
     ) -> Result<(Action, bool), Obstacle> {
         let reports = self.reports.clone();
         let reporter = self
@@ -167,7 +183,7 @@ impl Work<'_> {
                 // The end of the run, which nobody listens to any more, is no matter of this stage.
                 let _ = reports.send(Report::Computed(index));
             });
-        let lock = self.wait_for_lock(&keyed.key)?;
+        let lock = &*rest.lock.insert(self.wait_for_lock(&keyed.key)?);
         let look_up = || match self.lookup {
             FromCache::Allowed => look_up(self.surroundings, self.stage, &keyed.key),
             FromCache::Forced => Ok(None),
@@ -195,9 +211,12 @@ impl Work<'_> {
             let store = &self.surroundings.store;
             let executed = self
                 .executor
-                .execute(store, &keyed.job, Some(&lock), &reporter);
+                .execute(store, &keyed.job, Some(lock), &reporter);
             let error = match executed {
-                Ok(action) => return Ok((action, false)),
+                Ok(Made { action, leftovers }) => {
+                    rest.leftovers = Some(leftovers);
+                    return Ok((action, false));
+                }
                 Err(error) => self.explain_end(error),
             };
             // Something that it reads may have gone meanwhile: then it is no failure of the stage.
@@ -245,7 +264,7 @@ impl Work<'_> {
         }
     }
 
-    fn wait_for_lock(&self, key: &Key) -> Result<taper_cache::KeyLock, Obstacle> {
+    fn wait_for_lock(&self, key: &Key) -> Result<KeyLock, Obstacle> {
         let mut pause = Duration::from_millis(5);
         let mut told = false;
         loop {

@@ -142,7 +142,8 @@ fn a_job_needs_its_bytes_and_the_cache_alone() {
     let other = project.store();
     other.remove_action(&stage.key).expect("removed");
     let reporter = Reporter::new("b", Events::nowhere(), Arc::default());
-    let action = execute_job(&other, KINDS, &read, None, &reporter).expect("executed");
+    let made = execute_job(&other, KINDS, &read, None, &reporter).expect("executed");
+    let action = made.action;
     assert_eq!((action.key, action.artifact), (stage.key, stage.artifact));
     assert_eq!(
         crate::project::states(&project.run(stages)),
