@@ -135,6 +135,9 @@ const DAMAGES: [&str; 9] = [
     "flipped", "cut", "emptied", "removed", "swapped", "a link", "a pipe", "a folder", "the lock",
 ];
 
+/// What the story exports and a trial takes away.
+const EXPORTS: [&str; 2] = ["again.txt", "results/text/a.txt"];
+
 /// Damages a project and lets the program find it.
 fn through_the_program(setting: &Setting, story: &Story, trial: u64) -> Result<(), String> {
     let mut random = Random::new(setting.seed, 1000 + trial);
@@ -145,7 +148,7 @@ fn through_the_program(setting: &Setting, story: &Story, trial: u64) -> Result<(
     let what = inflict(folder, damage, &mut random).map_err(told)?;
     let told = |error: String| format!("damage {trial}, {damage} ({what}): {error}");
     // What is exported has to come out of the cache again.
-    for export in ["again.txt", "results/text/a.txt"] {
+    for export in EXPORTS {
         fs_err::remove_file(folder.join(export)).map_err(|error| error.to_string())?;
     }
     if damage == "the lock" {
@@ -212,8 +215,9 @@ fn read(folder: &Path, name: &str) -> String {
 fn inflict(folder: &Path, damage: &str, random: &mut Random) -> Result<String, String> {
     let cache = folder.join(".taper");
     let files = named_files(&cache);
-    // Of each shelf as often: there are few runs.
-    let by_shelf: Vec<Vec<PathBuf>> = shelves(&cache, &files).into_values().collect();
+    // Of each shelf as often: there are few runs. And what is exported, which no stage reads and finds damaged.
+    let mut by_shelf: Vec<Vec<PathBuf>> = shelves(&cache, &files).into_values().collect();
+    by_shelf.push(exported(folder)?);
     let shelf = &by_shelf[random.below(by_shelf.len())];
     let path = &shelf[random.below(shelf.len())];
     let below = path
@@ -272,6 +276,16 @@ fn inflict(folder: &Path, damage: &str, random: &mut Random) -> Result<String, S
         }
     }
     Ok(below)
+}
+
+/// The blobs of what is exported.
+fn exported(folder: &Path) -> Result<Vec<PathBuf>, String> {
+    let store = Store::open(folder.join(".taper")).map_err(|error| error.to_string())?;
+    let blob = |export: &str| {
+        let bytes = fs_err::read(folder.join(export)).map_err(|error| error.to_string())?;
+        Ok(store.layout().blob(&Digest::of(&bytes)))
+    };
+    EXPORTS.into_iter().map(blob).collect()
 }
 
 /// Writes to a file where it is, and leaves its mode as it was.
