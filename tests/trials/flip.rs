@@ -135,9 +135,6 @@ const DAMAGES: [&str; 9] = [
     "flipped", "cut", "emptied", "removed", "swapped", "a link", "a pipe", "a folder", "the lock",
 ];
 
-/// What the story exports and a trial takes away.
-const EXPORTS: [&str; 2] = ["again.txt", "results/text/a.txt"];
-
 /// Damages a project and lets the program find it.
 fn through_the_program(setting: &Setting, story: &Story, trial: u64) -> Result<(), String> {
     let mut random = Random::new(setting.seed, 1000 + trial);
@@ -148,7 +145,7 @@ fn through_the_program(setting: &Setting, story: &Story, trial: u64) -> Result<(
     let what = inflict(folder, damage, &mut random).map_err(told)?;
     let told = |error: String| format!("damage {trial}, {damage} ({what}): {error}");
     // What is exported has to come out of the cache again.
-    for export in EXPORTS {
+    for export in story::EXPORTS {
         fs_err::remove_file(folder.join(export)).map_err(|error| error.to_string())?;
     }
     if damage == "the lock" {
@@ -285,7 +282,7 @@ fn exported(folder: &Path) -> Result<Vec<PathBuf>, String> {
         let bytes = fs_err::read(folder.join(export)).map_err(|error| error.to_string())?;
         Ok(store.layout().blob(&Digest::of(&bytes)))
     };
-    EXPORTS.into_iter().map(blob).collect()
+    story::EXPORTS.into_iter().map(blob).collect()
 }
 
 /// Writes to a file where it is, and leaves its mode as it was.

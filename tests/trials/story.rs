@@ -301,6 +301,9 @@ pub fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     found
 }
 
+/// Some of what the pipeline exports.
+pub const EXPORTS: [&str; 2] = ["again.txt", "results/text/a.txt"];
+
 /// Every story.
 pub fn all(setting: &Setting) -> Vec<Story> {
     // The stories are told by a program without bugs.
@@ -320,7 +323,7 @@ pub fn all(setting: &Setting) -> Vec<Story> {
     let damaged = Place::copy_of(&done);
     damage(damaged.path());
     let bare = Place::copy_of(&done);
-    for export in ["again.txt", "results/text/a.txt"] {
+    for export in EXPORTS {
         fs_err::remove_file(bare.path().join(export)).expect("removed");
     }
     let id = truth.run.clone();
