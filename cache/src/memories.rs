@@ -20,7 +20,7 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::error::{CacheError, Lookup, NOT_AS_WRITTEN};
 use crate::files::{self, Identity, Sync};
 use crate::layout::Shelf;
-use crate::{Digest, Key, Store};
+use crate::{Digest, Key, Store, threads};
 
 /// A tick of the clock that stamps files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -183,7 +183,7 @@ impl Store {
         let files: Vec<(Shelf, &Digest)> = actions.chain(blobs).collect();
         // Digests of parts do not follow the number of threads.
         let parts: Vec<&[(Shelf, &Digest)]> = files.chunks(PART).collect();
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = threads::cores();
         let look = |parts: &[&[(Shelf, &Digest)]]| -> Option<Vec<Survey>> {
             parts.iter().map(|part| self.survey_part(part)).collect()
         };

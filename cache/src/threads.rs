@@ -20,12 +20,17 @@ pub fn want(threads: usize) {
     WANTED.store(threads, Ordering::Relaxed);
 }
 
+/// How many threads the machine offers. The system is asked once: it reads several files for the answer.
+pub fn cores() -> usize {
+    static CORES: OnceLock<usize> = OnceLock::new();
+    *CORES.get_or_init(|| available_parallelism().map_or(1, usize::from))
+}
+
 /// Whether work can be spread over a pool of threads, which is started by the first who asks. Where the system gives fewer
 /// threads than are wanted they are fewer; where it gives none there is no pool, and rayon must not be used.
 pub fn are_there() -> bool {
     static STARTED: OnceLock<bool> = OnceLock::new();
     *STARTED.get_or_init(|| {
-        let cores = || available_parallelism().map_or(1, usize::from);
         start(match WANTED.load(Ordering::Relaxed) {
             0 => cores(),
             wanted => wanted,

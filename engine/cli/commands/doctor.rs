@@ -121,7 +121,7 @@ fn arithmetic() -> Fact {
 }
 
 fn machine() -> Vec<Fact> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let cores = taper_cache::threads::cores();
     let mut facts = vec![Fact::new("cores", cores.to_string())];
     let field = |file: &str, name: &str| {
         let text = fs_err::read_to_string(file).ok()?;

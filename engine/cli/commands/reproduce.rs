@@ -171,7 +171,7 @@ fn from_lock(
     };
     prepared.surroundings.store = fresh.as_ref().map_or(store, |(_, fresh)| fresh).clone();
     let options = RunOptions {
-        jobs: std::thread::available_parallelism().map_or(1, usize::from),
+        jobs: taper_cache::threads::cores(),
         on_failure: OnFailure::KeepGoing,
         lock_use: LockUse::ReadOnly,
         ..RunOptions::default()

@@ -257,7 +257,7 @@ fn tell(
 }
 
 fn options(args: &Args) -> RunOptions {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let cores = taper_cache::threads::cores();
     let changed = !args.pipeline.set.is_empty() || !args.pipeline.variant.is_empty();
     RunOptions {
         stages: args.stages.clone(),

@@ -121,7 +121,7 @@ pub fn check(
     let mut dimensions = matrix::dimensions(written.matrix, &mut problems);
     matrix::select(&mut dimensions, &variants, &mut problems);
     let values = Values::new(&written, &set, dimensions, &mut problems);
-    let drafts = draft(&written, &values, kinds, &mut problems);
+    let drafts = draft(&written, &values, &mut problems);
     wiring::check(&drafts, &written.unread, root, &mut problems);
     let stages = wiring::instances(&drafts, &values.dimensions, &mut problems);
     let plan = stages.map(|stages| {
@@ -444,10 +444,9 @@ pub(crate) struct Drafts<'n> {
 fn draft<'n>(
     written: &'n Pipeline<'n>,
     values: &Values<'_>,
-    kinds: Kinds,
     problems: &mut Vec<Diagnostic>,
 ) -> Vec<Drafts<'n>> {
-    let catalogue = kinds.catalogue();
+    let catalogue = Catalogue::of(written.stages.iter().map(|stage| stage.kind));
     let mut bindings: BTreeMap<Combination, Bindings> = BTreeMap::new();
     let seed_depends = written
         .seed

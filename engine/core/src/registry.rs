@@ -271,21 +271,7 @@ impl Kinds {
 impl Kinds {
     /// The schemas of all kinds.
     pub fn catalogue(self) -> Catalogue {
-        let mut generator = SchemaSettings::draft2020_12().into_generator();
-        let schemas: Vec<_> = self
-            .iter()
-            .map(|kind| (kind.name(), kind.schemas(&mut generator)))
-            .collect();
-        let definitions = generator.take_definitions(true);
-        let kinds = schemas.into_iter().map(|(name, schemas)| {
-            let settings = schema::keys(&definitions, schemas.settings.as_value());
-            let settings = settings.into_iter().map(str::to_owned).collect();
-            (name, (schemas, settings))
-        });
-        Catalogue {
-            kinds: kinds.collect(),
-            definitions,
-        }
+        Catalogue::of(self.iter())
     }
 }
 
@@ -298,13 +284,34 @@ pub enum ParamValues {
     Some,
 }
 
-/// The schemas of all kinds of a program.
+/// The schemas of kinds.
 pub struct Catalogue {
     kinds: BTreeMap<&'static str, (KindSchemas, Vec<String>)>,
     definitions: Definitions,
 }
 
 impl Catalogue {
+    /// The schemas of these kinds. To make them all takes longer than to read most pipelines.
+    pub fn of(kinds: impl Iterator<Item = &'static dyn AnyKind>) -> Self {
+        let mut generator = SchemaSettings::draft2020_12().into_generator();
+        let mut schemas = BTreeMap::new();
+        for kind in kinds {
+            schemas
+                .entry(kind.name())
+                .or_insert_with(|| kind.schemas(&mut generator));
+        }
+        let definitions = generator.take_definitions(true);
+        let kinds = schemas.into_iter().map(|(name, schemas)| {
+            let settings = schema::keys(&definitions, schemas.settings.as_value());
+            let settings = settings.into_iter().map(str::to_owned).collect();
+            (name, (schemas, settings))
+        });
+        Self {
+            kinds: kinds.collect(),
+            definitions,
+        }
+    }
+
     /// The schemas of a kind.
     pub fn get(&self, kind: &str) -> Option<&KindSchemas> {
         self.kinds.get(kind).map(|(schemas, _)| schemas)

@@ -4,6 +4,7 @@
 //! their blobs, and ends.
 
 use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -574,7 +575,7 @@ fn execution(
         started,
         seconds: report.seconds,
         jobs: options.jobs.max(1),
-        threads: std::thread::available_parallelism().map_or(1, usize::from),
+        threads: taper_cache::threads::cores(),
         processor: processor(),
         stages: stages.collect(),
         metrics: report.metrics.clone(),
@@ -583,11 +584,12 @@ fn execution(
 
 /// The name of the machine's processor.
 fn processor() -> String {
-    let named = fs_err::read_to_string("/proc/cpuinfo")
-        .ok()
-        .and_then(|text| {
-            let line = text.lines().find(|line| line.starts_with("model name"))?;
-            Some(line.split_once(':')?.1.trim().to_owned())
-        });
+    // The system makes up the text as it is read: no more is asked for than the first core's part.
+    let named = fs_err::File::open("/proc/cpuinfo").ok().and_then(|file| {
+        let lines = BufReader::with_capacity(512, file).lines();
+        let mut lines = lines.map_while(Result::ok);
+        let line = lines.find(|line| line.starts_with("model name"))?;
+        Some(line.split_once(':')?.1.trim().to_owned())
+    });
     named.unwrap_or_else(|| std::env::consts::ARCH.to_owned())
 }
