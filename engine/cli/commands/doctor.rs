@@ -132,12 +132,14 @@ fn machine() -> Vec<Fact> {
         facts.push(Fact::new("processor", name));
     }
     facts.push(Fact::new("instructions", instructions()));
-    for (name, key) in [("memory", "MemTotal"), ("memory free", "MemAvailable")] {
-        let kibibytes = field("/proc/meminfo", key)
-            .and_then(|text| text.strip_suffix(" kB")?.trim().parse::<u64>().ok());
-        if let Some(kibibytes) = kibibytes {
-            facts.push(Fact::new(name, table::bytes(kibibytes * 1024)));
-        }
+    let kibibytes = field("/proc/meminfo", "MemAvailable")
+        .and_then(|text| text.strip_suffix(" kB")?.trim().parse::<u64>().ok());
+    let memory = [
+        ("memory", taper_engine::resources::memory()),
+        ("memory free", kibibytes.map(|kibibytes| kibibytes << 10)),
+    ];
+    for (name, bytes) in memory {
+        facts.extend(bytes.map(|bytes| Fact::new(name, table::bytes(bytes))));
     }
     facts
 }

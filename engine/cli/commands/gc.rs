@@ -22,7 +22,7 @@ use crate::workplace::Workplace;
 #[command(verbatim_doc_comment)]
 pub struct Args {
     /// The size to come down to: 500MB, 20GiB.
-    #[arg(long, value_name = "SIZE", value_parser = size)]
+    #[arg(long, value_name = "SIZE", value_parser = taper_engine::resources::size)]
     max_size: Option<u64>,
     /// Also remove partial downloads and checkpoints of stages that do not run now.
     #[arg(long)]
@@ -78,49 +78,4 @@ pub fn run(args: Args, output: Output) -> Result<Exit, Failure> {
         locks.len(),
     ));
     Ok(Exit::Done)
-}
-
-fn size(text: &str) -> Result<u64, String> {
-    let digits = text
-        .trim_end_matches(|c: char| c.is_ascii_alphabetic())
-        .trim_end();
-    let unit = match text[digits.len()..].trim().to_ascii_lowercase().as_str() {
-        "" | "b" => 1_u64,
-        "k" | "kb" => 1_000,
-        "kib" => 1 << 10,
-        "m" | "mb" => 1_000_000,
-        "mib" => 1 << 20,
-        "g" | "gb" => 1_000_000_000,
-        "gib" => 1 << 30,
-        "t" | "tb" => 1_000_000_000_000,
-        "tib" => 1 << 40,
-        other => return Err(format!("`{other}` is no unit: MB, MiB, GB, GiB are")),
-    };
-    let value: f64 = digits
-        .parse()
-        .map_err(|_| format!("`{text}` is no size: 20GiB is one"))?;
-    if !(value.is_finite() && value >= 0.0) {
-        return Err(format!("`{text}` is no size: 20GiB is one"));
-    }
-    Ok((value * unit as f64) as u64)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::size;
-
-    #[test]
-    fn sizes_have_units() {
-        for (text, bytes) in [
-            ("0", 0),
-            ("12", 12),
-            ("1.5 GiB", 3 << 29),
-            ("2MB", 2_000_000),
-        ] {
-            assert_eq!(size(text), Ok(bytes), "{text}");
-        }
-        for text in ["", "GiB", "-1", "3 apples", "NaN"] {
-            assert!(size(text).is_err(), "{text}");
-        }
-    }
 }

@@ -51,7 +51,7 @@ pub struct Args {
     /// Where every stage computes, whatever the pipeline says: auto, cpu, cuda, cuda:N, metal.
     #[arg(long)]
     device: Option<DeviceChoice>,
-    /// How many stages run side by side. Default: as many as there are cores.
+    /// How many stages run side by side; one with `cores: 4` counts as four. Default: as many as there are cores.
     #[arg(short, long, value_name = "COUNT")]
     jobs: Option<usize>,
     /// How many threads all stages compute with. Default: as many as there are cores. Results do not

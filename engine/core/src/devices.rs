@@ -73,10 +73,6 @@ fn problem(
         DeviceChoice::This(device) => device,
     };
     if let Err(reason) = devices.check(device) {
-        let name = match device {
-            Device::Cuda(number) => format!("cuda:{number}"),
-            device => device.class().to_owned(),
-        };
         let (span, help) = match wished {
             None => (
                 stage.settings.device_span,
@@ -85,7 +81,7 @@ fn problem(
             Some(_) => (None, "leave `--device` out, or say `--device auto`"),
         };
         let message = format!(
-            "`{}` wants the device `{name}`, which is not there: {reason}",
+            "`{}` wants the device `{device}`, which is not there: {reason}",
             stage.stage
         );
         let span = span.unwrap_or(stage.span);

@@ -85,11 +85,6 @@ impl Job {
 
     /// Its byte form: canonical CBOR.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let device = match self.device {
-            Device::Cpu => "cpu".to_owned(),
-            Device::Metal => "metal".to_owned(),
-            Device::Cuda(number) => format!("cuda:{number}"),
-        };
         let entries = vec![
             (Value::text("taper job"), Value::Integer(1)),
             (
@@ -97,7 +92,7 @@ impl Job {
                 Value::Bytes(self.ingredients.to_bytes()),
             ),
             (Value::text("settings"), self.settings.clone()),
-            (Value::text("device"), Value::text(device)),
+            (Value::text("device"), Value::text(self.device.to_string())),
             (Value::text("offline"), Value::Bool(self.offline)),
         ];
         Value::Map(Map::new(entries).expect("every field has its own name")).to_bytes()

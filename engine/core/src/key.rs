@@ -15,7 +15,7 @@
 //! | the device's number | no | one GPU is like the next |
 //! | names of stages, params, variants and files | no | a name changes no byte |
 //! | comments, order and style of the file, descriptions | no | likewise |
-//! | `retries`, `timeout`, `export`, `frozen` | no | they say when and where, not what |
+//! | `retries`, `timeout`, `cores`, `memory`, `export`, `frozen` | no | they say when and where, not what |
 //! | [`Kind::Settings`](crate::Kind::Settings) (`checkpoint_every`, `tensorboard`) | no | they change no byte |
 //! | threads, jobs, host, clock | no | a result must not depend on them |
 //!

@@ -369,7 +369,7 @@ impl<const NAMED: bool> JsonSchema for LocalPath<NAMED> {
 }
 
 /// Where a stage computes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Device {
     /// The CPU.
@@ -388,6 +388,15 @@ impl Device {
             Self::Cpu => "cpu",
             Self::Cuda(_) => "cuda",
             Self::Metal => "metal",
+        }
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cuda(number) => write!(f, "cuda:{number}"),
+            Self::Cpu | Self::Metal => f.write_str(self.class()),
         }
     }
 }

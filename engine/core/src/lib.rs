@@ -46,6 +46,7 @@ pub mod reference;
 pub mod registry;
 pub mod reproduce;
 pub mod resolve;
+pub mod resources;
 pub mod run;
 mod schedule;
 mod schema;

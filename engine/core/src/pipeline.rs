@@ -9,6 +9,7 @@ use crate::node::{Entry, Meaning, Node, Shape, Span};
 use crate::params::is_name;
 use crate::plan::{DeviceChoice, StageSettings};
 use crate::registry::{AnyKind, Kinds};
+use crate::resources;
 
 /// The keys of a pipeline file.
 pub const KEYS: [&str; 7] = [
@@ -22,11 +23,13 @@ pub const KEYS: [&str; 7] = [
 ];
 
 /// What may stand beside a stage's kind.
-pub const SETTINGS: [&str; 7] = [
+pub const SETTINGS: [&str; 9] = [
     "device",
     "seed",
     "retries",
     "timeout",
+    "cores",
+    "memory",
     "export",
     "frozen",
     "description",
@@ -303,6 +306,11 @@ pub fn settings(
             ("timeout", _, Some(text)) => {
                 duration(text).map(|timeout| settings.timeout = Some(timeout))
             }
+            ("cores", Some(Meaning::Integer(count @ 1..=65_536)), _) => {
+                settings.cores = count as usize;
+                Ok(())
+            }
+            ("memory", _, Some(text)) => memory(text).map(|memory| settings.memory = memory),
             ("export", Some(Meaning::Text(path)), _) => {
                 export(path).map(|path| settings.export = Some(path))
             }
@@ -340,6 +348,8 @@ fn wanted(setting: &str) -> &'static str {
         "device" => "`auto`, `cpu`, `cuda`, `cuda:N` or `metal`",
         "retries" => "a whole number from 0 to 1000",
         "timeout" => "a time such as `90s`, `5m` or `2h`",
+        "cores" => "a whole number from 1 to 65536",
+        "memory" => "a size such as `8GB`",
         "export" => "a path in the project",
         "frozen" => "true or false",
         _ => "a text",
@@ -400,6 +410,15 @@ fn device(text: &str) -> Result<DeviceChoice, Wrong> {
             "gpu" => Some("write `cuda` or `metal`".to_owned()),
             _ => suggest(text, "devices", ["auto", "cpu", "cuda", "cuda:0", "metal"]),
         },
+    })
+}
+
+fn memory(text: &str) -> Result<u64, Wrong> {
+    resources::size(text).map_err(|why| Wrong {
+        help: Some(why),
+        ..Wrong::new(format!(
+            "`memory` wants a size such as `8GB`, found `{text}`"
+        ))
     })
 }
 

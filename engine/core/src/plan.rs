@@ -97,6 +97,10 @@ pub struct StageSettings {
     pub retries: u32,
     /// After how long the stage is stopped.
     pub timeout: Option<Duration>,
+    /// How many cores it keeps busy: it counts as that many of `--jobs`.
+    pub cores: usize,
+    /// How many bytes of memory it needs; 0 where nothing is said.
+    pub memory: u64,
     /// Where in the work tree the artifact is put: a relative path that stays in the project, `/` between
     /// its parts.
     pub export: Option<String>,

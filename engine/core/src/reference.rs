@@ -223,6 +223,20 @@ fn stage_settings() -> [(&'static str, Value); SETTINGS.len()] {
             }),
         ),
         (
+            "cores",
+            or_param(json!({
+                "type": "integer", "minimum": 1, "maximum": 65_536, "default": 1,
+                "description": "How many cores the stage keeps busy: it counts as that many of --jobs.",
+            })),
+        ),
+        (
+            "memory",
+            json!({
+                "type": ["string", "integer"],
+                "description": "How much memory the stage needs, `8GB`: stages that run side by side need no more than there is.",
+            }),
+        ),
+        (
             "export",
             json!({
                 "type": "string",

@@ -5,11 +5,11 @@
 //! takes the key's lock, looks again, verifies what the stage reads, and executes it. Since keys are made of
 //! digests, a stage that makes the same bytes as before stops the change there.
 //!
-//! As many stages compute as there are jobs. What a stage made has then to reach the disk; meanwhile another may
+//! As many stages compute as there are jobs, or fewer where they need more of the machine (`resources`). What a stage made has then to reach the disk; meanwhile another may
 //! compute, so that many wait for the disk together (`taper_cache::commit`). What is left of its work is removed when it
 //! has been reported: those that wait for it begin meanwhile. With one job nothing is done side by side.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
@@ -24,6 +24,7 @@ use crate::executor::{Executor, Job, arithmetic};
 use crate::kind::{Device, StageError, StageErrorKind};
 use crate::plan::{DeviceChoice, Plan, PlannedInput, PlannedStage};
 use crate::resolve::{Resolution, Surroundings};
+use crate::resources::{self, Demand, Queue};
 use crate::worker::{End, FromCache, Report, Task, Watch, Worker};
 
 /// What to do when a stage fails.
@@ -128,9 +129,8 @@ pub(crate) fn bring_up_to_date(
         outcomes: BTreeMap::new(),
         waiting: BTreeMap::new(),
         ready: BTreeSet::new(),
-        queue: VecDeque::new(),
+        queue: Queue::new(order.jobs.max(1), memory(plan, order)),
         active: BTreeMap::new(),
-        computing: BTreeSet::new(),
         again: order.force.clone(),
         resolutions: BTreeMap::new(),
         edits: BTreeMap::new(),
@@ -198,12 +198,11 @@ struct State<'a> {
     /// The stages that each one waits for.
     waiting: BTreeMap<usize, BTreeSet<usize>>,
     ready: BTreeSet<usize>,
-    /// To be done as soon as a worker may compute.
-    queue: VecDeque<Task>,
+    /// To be done as soon as the machine has room; those that have begun hold what they take until all that is left
+    /// to do is to wait for the disk.
+    queue: Queue<Task>,
     /// In the hands of workers.
     active: BTreeMap<usize, Option<Arc<Watch>>>,
-    /// Those of them that do more than wait for the disk.
-    computing: BTreeSet<usize>,
     /// To be run whatever the cache has.
     again: BTreeSet<usize>,
     resolutions: BTreeMap<usize, Resolution>,
@@ -228,7 +227,12 @@ impl State<'_> {
             let stage = &self.plan.stages[index];
             let is_asked = stage.settings.frozen || self.resolutions.contains_key(&index);
             if !is_asked && self.surroundings.asks(stage) {
-                self.queue.push_back(Task::Resolve(index));
+                let demand = Demand {
+                    cores: 1,
+                    memory: 0,
+                    device: Device::Cpu,
+                };
+                self.queue.push(index, demand, Task::Resolve(index));
                 continue;
             }
             match self.prepare(index) {
@@ -240,15 +244,16 @@ impl State<'_> {
                     } else {
                         FromCache::Allowed
                     };
+                    let demand = demand(stage, keyed.job.device);
                     let task = Task::Execute(index, keyed, watch, lookup);
-                    self.queue.push_back(task);
+                    self.queue.push(index, demand, task);
                 }
                 Err((key, error)) => self.fail(index, key, error, 0.0),
             }
         }
     }
 
-    /// A task for a worker, if one more may compute.
+    /// A task for a worker, if the machine has room for one more.
     fn next_task(&mut self) -> Option<Task> {
         if self.surroundings.stop.load(Ordering::Relaxed) {
             self.halted.get_or_insert_with(|| "interrupted".to_owned());
@@ -257,16 +262,17 @@ impl State<'_> {
             // What has not begun is skipped in the end.
             self.queue.clear();
         }
-        if self.computing.len() >= self.order.jobs.max(1) {
-            return None;
-        }
-        let task = self.queue.pop_front()?;
+        let task = self.queue.pop(&mut |(index, reason)| {
+            self.surroundings.events.send(Event::StageWaits {
+                stage: self.plan.stages[index].name.clone(),
+                reason,
+            });
+        })?;
         let (index, watch) = match &task {
             Task::Resolve(index) => (*index, None),
             Task::Execute(index, _, watch, _) => (*index, Some(watch.clone())),
         };
         self.active.insert(index, watch);
-        self.computing.insert(index);
         Some(task)
     }
 
@@ -397,11 +403,9 @@ impl State<'_> {
 
     fn take_report(&mut self, report: Report) {
         match report {
-            Report::Computed(index) => {
-                self.computing.remove(&index);
-            }
+            Report::Computed(index) => self.queue.give_back(index),
             Report::Ended(index, end) => {
-                self.computing.remove(&index);
+                self.queue.give_back(index);
                 self.active.remove(&index);
                 self.take_end(index, *end);
             }
@@ -570,6 +574,28 @@ impl State<'_> {
             }
         }
         self.outcomes
+    }
+}
+
+/// What a stage takes that would compute there. One whose kind does not compute may run a program that does: it says so.
+fn demand(stage: &PlannedStage, device: Device) -> Demand {
+    Demand {
+        cores: stage.settings.cores,
+        memory: stage.settings.memory,
+        device: match (stage.settings.device, stage.kind.computes()) {
+            (_, true) => device,
+            (DeviceChoice::This(device), false) => device,
+            (DeviceChoice::Auto, false) => Device::Cpu,
+        },
+    }
+}
+
+/// How much memory there is for the stages; nobody asks where none of them says what it needs.
+fn memory(plan: &Plan, order: &Order<'_>) -> u64 {
+    let mut wanted = order.wanted.iter().map(|&index| &plan.stages[index]);
+    match wanted.any(|stage| stage.settings.memory > 0) {
+        true => resources::memory().unwrap_or(u64::MAX),
+        false => u64::MAX,
     }
 }
 

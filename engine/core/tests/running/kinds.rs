@@ -173,6 +173,7 @@ kind!(
     "sleep: { ms: 100 }",
     |stage, context| {
         count(&stage.params.tag);
+        let _among = Among::those(&stage.params.tag);
         let end = Instant::now() + Duration::from_millis(stage.params.ms);
         while Instant::now() < end {
             context.reporter.check()?;
@@ -181,6 +182,34 @@ kind!(
         write(context, &stage.params.text)
     }
 );
+
+/// By tag: how many stages are asleep, and how many were at most.
+static ASLEEP: Mutex<BTreeMap<String, (usize, usize)>> = Mutex::new(BTreeMap::new());
+
+/// One more is asleep as long as this lives.
+struct Among(String);
+
+impl Among {
+    fn those(tag: &str) -> Self {
+        let mut all = ASLEEP.lock().expect("no panic");
+        let (now, most) = all.entry(tag.to_owned()).or_default();
+        *now += 1;
+        *most = (*most).max(*now);
+        Self(tag.to_owned())
+    }
+}
+
+impl Drop for Among {
+    fn drop(&mut self) {
+        let mut all = ASLEEP.lock().expect("no panic");
+        all.entry(self.0.clone()).or_default().0 -= 1;
+    }
+}
+
+/// How many stages with this tag were asleep at most.
+pub fn asleep(tag: &str) -> usize {
+    ASLEEP.lock().expect("no panic")[tag].1
+}
 
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -6,4 +6,5 @@ mod kinds;
 mod locking;
 mod project;
 mod reproducing;
+mod resources;
 mod scale;
