@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use serde_json::Value;
+use taper_engine::reference::settings;
 use taper_engine::registry::{AnyKind, Catalogue};
 
 use crate::workplace::KINDS;
@@ -43,6 +44,28 @@ struct Type {
 pub fn pages() -> Vec<Page> {
     let catalogue = KINDS.catalogue();
     KINDS.iter().map(|kind| page(kind, &catalogue)).collect()
+}
+
+/// The first sentence of what a kind does.
+pub fn summary(page: &Page) -> &str {
+    let first = page.text.split_inclusive(". ").next();
+    first.unwrap_or_default().trim()
+}
+
+/// The page that leads to the others, as Markdown: the kinds, and what may stand beside the kind of any stage.
+pub fn index(pages: &[Page]) -> String {
+    let mut text = "# Stages\n\nA stage is a name with its kind below it, and beside the kind what holds for any stage:\n\n\
+                    ```yaml\nstages:\n  model: { train: { data: words, … }, seed: 7, memory: 8GB }\n```\n\n\
+                    | kind | |\n|---|---|\n"
+        .to_owned();
+    for page in pages {
+        let _ = writeln!(text, "| [`{0}`]({0}.md) | {1} |", page.name, summary(page));
+    }
+    text.push_str("\n| beside the kind | |\n|---|---|\n");
+    for (name, words) in settings() {
+        let _ = writeln!(text, "| `{name}` | {words} |");
+    }
+    text
 }
 
 fn page(kind: &'static dyn AnyKind, catalogue: &Catalogue) -> Page {

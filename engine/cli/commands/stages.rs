@@ -4,14 +4,15 @@ use std::path::PathBuf;
 
 use serde_json::json;
 use taper_engine::diagnostic::suggest;
+use taper_engine::reference::settings;
 
 use crate::exit_code::Exit;
 use crate::failure::Failure;
 use crate::output::Output;
-use crate::reference::pages;
+use crate::reference::{index, pages, summary};
 use crate::table::{Rows, Tone};
 
-/// List the kinds of stages, or explain one: what it does, its parameters, an example.
+/// List the kinds of stages and what may stand beside them, or explain one: its parameters, an example.
 ///
 ///     taper stages
 ///     taper stages train
@@ -20,7 +21,7 @@ use crate::table::{Rows, Tone};
 pub struct Args {
     /// A kind; without it, all are listed.
     kind: Option<String>,
-    /// Write a Markdown page of each kind into this folder.
+    /// Write a Markdown page of each kind, and one that leads to them, into this folder.
     #[arg(long, value_name = "DIR", conflicts_with = "kind")]
     markdown: Option<PathBuf>,
     /// Tell a program: [{"name", "text", "example"}].
@@ -36,7 +37,8 @@ pub fn run(args: Args, output: Output) -> Result<Exit, Failure> {
         for page in &pages {
             fs_err::write(folder.join(format!("{}.md", page.name)), page.markdown())?;
         }
-        output.say(format!("{} pages in {}", pages.len(), folder.display()));
+        fs_err::write(folder.join("README.md"), index(&pages))?;
+        output.say(format!("{} pages in {}", pages.len() + 1, folder.display()));
         return Ok(Exit::Done);
     }
     if let Some(kind) = &args.kind {
@@ -65,8 +67,13 @@ pub fn run(args: Args, output: Output) -> Result<Exit, Failure> {
     }
     let mut rows = Rows::bare(output.out);
     for page in &pages {
-        let first = page.text.split_inclusive(". ").next().unwrap_or_default();
-        rows.row([(page.name, Tone::Good), (first.trim(), Tone::Plain)]);
+        rows.row([(page.name, Tone::Good), (summary(page), Tone::Plain)]);
+    }
+    output.data(rows.finish())?;
+    output.data("\nbeside the kind of any stage:\n")?;
+    let mut rows = Rows::bare(output.out);
+    for (name, text) in settings() {
+        rows.row([(name, Tone::Good), (text.as_str(), Tone::Plain)]);
     }
     output.data(rows.finish())?;
     output.say("taper stages KIND explains one");

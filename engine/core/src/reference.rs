@@ -192,6 +192,14 @@ fn kind_schema(catalogue: &Catalogue, name: &str, example: &str) -> Option<Value
     Some(schema)
 }
 
+/// What may stand beside the kind of any stage, and what each is for.
+pub fn settings() -> impl Iterator<Item = (&'static str, String)> {
+    stage_settings().into_iter().map(|(name, schema)| {
+        let text = schema["description"].as_str().unwrap_or_default();
+        (name, text.to_owned())
+    })
+}
+
 fn stage_settings() -> [(&'static str, Value); SETTINGS.len()] {
     [
         (
