@@ -124,7 +124,10 @@ impl Store {
         if options.removal == Removal::Real {
             for key in &removed {
                 self.remove_action(key)?;
-                remove_folder(&self.layout().record(key))?;
+                // Whoever makes it again now is already telling how it goes.
+                if !self.may_run(key) {
+                    remove_folder(&self.layout().record(key))?;
+                }
             }
             for digest in self.shelved(Shelf::Manifests)?.named {
                 if !live.manifests.contains(&digest) {
@@ -264,6 +267,11 @@ impl Store {
         Ok(())
     }
 
+    /// Whether somebody may be making what this key makes.
+    fn may_run(&self, key: &Key) -> bool {
+        may_be_held(&self.layout().key_lock(key))
+    }
+
     /// Removes what killed programs left, and what was set aside.
     fn sweep(&self, options: &GcOptions) -> Result<usize, CacheError> {
         let layout = self.layout();
@@ -278,10 +286,9 @@ impl Store {
             leftovers.push(layout.quarantine().join(name));
         }
         for name in names(&layout.scratches())? {
-            let finished = name
-                .parse::<Key>()
-                .is_ok_and(|key| layout.action(&key).exists());
-            let running = may_be_held(&layout.locks().join(format!("key-{name}")));
+            let key = name.parse::<Key>();
+            let finished = key.as_ref().is_ok_and(|key| layout.action(key).exists());
+            let running = key.is_ok_and(|key| self.may_run(&key));
             if !running && (finished || options.unfinished == Unfinished::Remove) {
                 leftovers.push(layout.scratches().join(name));
             }
@@ -425,6 +432,27 @@ mod tests {
         );
         assert!(!there(&store, b"1") && there(&store, b"2") && there(&store, b"3"));
         assert_eq!(store.runs().expect("listed").len(), 3, "records stay");
+    }
+
+    #[test]
+    fn what_a_stage_tells_that_runs_again_stays() {
+        let (_folder, store) = fresh();
+        let key = act(&store, b"a", b"made", &[]).key;
+        run_of(&store, b"b", b"other");
+        let all = GcOptions {
+            max_bytes: Some(0),
+            ..GcOptions::default()
+        };
+        let lock = store.try_lock(&key).expect("works");
+        let record = store.record_folder(&key, lock.as_ref()).expect("named");
+        fs_err::create_dir_all(&record).expect("made");
+        let report = store.collect(&Roots::default(), &all).expect("collected");
+        assert_eq!(report.actions, 2);
+        assert!(record.exists() && !there(&store, b"a"));
+        drop(lock);
+        let lock = store.try_lock(&key).expect("works");
+        store.record_folder(&key, lock.as_ref()).expect("named");
+        assert!(!record.exists(), "the next one begins anew");
     }
 
     #[test]

@@ -115,6 +115,11 @@ impl Layout {
         self.scratches().join(key.to_string())
     }
 
+    /// The file whose lock says that somebody is making what `key` makes.
+    pub(crate) fn key_lock(&self, key: &Key) -> PathBuf {
+        self.locks().join(format!("key-{key}"))
+    }
+
     pub(crate) fn runs(&self) -> PathBuf {
         self.root.join("runs")
     }

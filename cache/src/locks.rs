@@ -98,7 +98,7 @@ impl Store {
     /// Where the cache cannot be written to.
     pub fn try_lock(&self, key: &Key) -> Result<Option<KeyLock>, CacheError> {
         self.prepare()?;
-        let path = self.layout().locks().join(format!("key-{key}"));
+        let path = self.layout().key_lock(key);
         if planted("lock-by-existence") {
             let file = OpenOptions::new().create_new(true).append(true).open(&path);
             return Ok(file.ok().map(|_file| KeyLock {

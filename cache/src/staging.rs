@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::commit::Batch;
@@ -234,17 +235,21 @@ pub fn blob_name(base: &Path, path: &Path) -> Result<BlobName, CacheError> {
     Ok(BlobName::new(parts.join("/"))?)
 }
 
-/// Removes a folder and what is in it, where there is one.
+/// Removes a folder and what is in it, where there is one. What somebody puts into it meanwhile may stay, and the folder
+/// with it.
 pub(crate) fn remove_folder(path: &Path) -> Result<(), CacheError> {
     match std::fs::remove_dir_all(path) {
         Ok(()) => Ok(()),
         Err(error) if crate::error::is_absent(&error) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => Ok(()),
         Err(error) => Err(CacheError::io("remove", path)(error)),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
     use crate::store::tests::fresh;
 
@@ -268,6 +273,26 @@ mod tests {
                 .count(),
             0
         );
+    }
+
+    #[test]
+    fn a_folder_that_somebody_writes_into_can_be_removed() {
+        let (folder, _) = fresh();
+        let busy = folder.path().join("busy");
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut number = 0;
+                while !over.load(Ordering::Relaxed) {
+                    number += 1;
+                    let _ = std::fs::create_dir(&busy);
+                    let _ = std::fs::write(busy.join(number.to_string()), "x");
+                }
+            });
+            let error = (0..2000).find_map(|_| remove_folder(&busy).err());
+            over.store(true, Ordering::Relaxed);
+            assert!(error.is_none(), "{error:?}");
+        });
     }
 
     #[test]
