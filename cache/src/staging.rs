@@ -75,8 +75,6 @@ impl Store {
     /// Where the cache cannot be written to.
     pub fn stage(&self) -> Result<Staging, CacheError> {
         let _keeping = self.keeping()?;
-        // Before there is any work in it, git and backups are told to leave the cache alone.
-        self.commit_files(Vec::new())?;
         let staging = self.layout().staging();
         let folder = tempfile::Builder::new()
             .prefix(&format!("work-{}", own_mark()))

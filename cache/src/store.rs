@@ -23,8 +23,6 @@ pub struct Store {
 pub(crate) struct Inner {
     pub(crate) layout: Layout,
     prepared: OnceLock<()>,
-    /// The files that every cache has, where they have no names yet: they get them with the first that is kept.
-    pub(crate) first: Mutex<Vec<(Held, PathBuf)>>,
     pub(crate) unsynced: Unsynced,
     pub(crate) rounds: Rounds,
     pub(crate) generation: OnceLock<u64>,
@@ -53,7 +51,6 @@ impl Store {
             inner: Arc::new(Inner {
                 layout,
                 prepared: OnceLock::new(),
-                first: Mutex::default(),
                 unsynced: Unsynced::default(),
                 rounds: Rounds::default(),
                 generation: OnceLock::new(),
@@ -94,7 +91,7 @@ impl Store {
         }
         // From here on the system is asked what it could not write.
         self.has_rounds();
-        let mut files = Vec::new();
+        let mut batch = Batch::unguarded();
         for (name, text) in [
             ("CACHEDIR.TAG", CACHEDIR_TAG),
             (".gitignore", "*\n"),
@@ -102,13 +99,10 @@ impl Store {
         ] {
             let path = root.join(name);
             if !path.exists() {
-                let file = self.filled(text.as_bytes(), 0o666)?;
-                files.push((Held::Ours(file.into_temp_path()), path));
+                self.add_bytes(&mut batch, path, text.as_bytes(), 0o666)?;
             }
         }
-        if let Ok(mut first) = self.inner.first.lock() {
-            first.extend(files);
-        }
+        self.commit(batch)?;
         self.inner.prepared.get_or_init(|| ());
         Ok(())
     }
@@ -174,7 +168,6 @@ impl Store {
     /// # Errors
     /// Where the file system refuses.
     pub fn sync(&self) -> Result<(), CacheError> {
-        self.commit_files(Vec::new())?;
         let unsynced = &self.inner.unsynced;
         if unsynced.has_many() && self.has_rounds() {
             // Once it has failed nothing is durable any more: that is said below.

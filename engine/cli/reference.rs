@@ -40,6 +40,9 @@ struct Type {
     rows: Vec<Param>,
 }
 
+/// How the page that leads to the others begins.
+pub const TITLE: &str = "# Stages\n\n";
+
 /// The pages of all kinds, in their order.
 pub fn pages() -> Vec<Page> {
     let catalogue = KINDS.catalogue();
@@ -54,10 +57,11 @@ pub fn summary(page: &Page) -> &str {
 
 /// The page that leads to the others, as Markdown: the kinds, and what may stand beside the kind of any stage.
 pub fn index(pages: &[Page]) -> String {
-    let mut text = "# Stages\n\nA stage is a name with its kind below it, and beside the kind what holds for any stage:\n\n\
-                    ```yaml\nstages:\n  model: { train: { data: words, … }, seed: 7, memory: 8GB }\n```\n\n\
-                    | kind | |\n|---|---|\n"
-        .to_owned();
+    let mut text = format!(
+        "{TITLE}A stage is a name with its kind below it, and beside the kind what holds for any stage:\n\n\
+         ```yaml\nstages:\n  model: {{ train: {{ data: words, … }}, seed: 7, memory: 8GB }}\n```\n\n\
+         | kind | |\n|---|---|\n"
+    );
     for page in pages {
         let _ = writeln!(text, "| [`{0}`]({0}.md) | {1} |", page.name, summary(page));
     }

@@ -9,7 +9,7 @@ use taper_engine::reference::settings;
 use crate::exit_code::Exit;
 use crate::failure::Failure;
 use crate::output::Output;
-use crate::reference::{index, pages, summary};
+use crate::reference::{self, index, pages, summary};
 use crate::table::{Rows, Tone};
 
 /// List the kinds of stages and what may stand beside them, or explain one: its parameters, an example.
@@ -33,11 +33,17 @@ pub struct Args {
 pub fn run(args: Args, output: Output) -> Result<Exit, Failure> {
     let mut pages = pages();
     if let Some(folder) = &args.markdown {
+        let first = folder.join("README.md");
+        let is_ours = |text: String| text.starts_with(reference::TITLE);
+        if first.exists() && !fs_err::read_to_string(&first).is_ok_and(is_ours) {
+            let message = format!("{} is there already, and none of taper's", first.display());
+            return Err(Failure::usage(message).help("give a folder for these pages alone"));
+        }
         fs_err::create_dir_all(folder)?;
         for page in &pages {
             fs_err::write(folder.join(format!("{}.md", page.name)), page.markdown())?;
         }
-        fs_err::write(folder.join("README.md"), index(&pages))?;
+        fs_err::write(&first, index(&pages))?;
         output.say(format!("{} pages in {}", pages.len() + 1, folder.display()));
         return Ok(Exit::Done);
     }

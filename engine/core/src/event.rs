@@ -36,7 +36,7 @@ pub enum Event {
         /// Its key.
         key: Key,
     },
-    /// Another program works on the same key; this one waits for its result.
+    /// A stage could begin but for something that others have: the lock of its key, memory, a device.
     StageWaits {
         /// The stage.
         stage: String,

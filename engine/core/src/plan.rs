@@ -97,7 +97,7 @@ pub struct StageSettings {
     pub retries: u32,
     /// After how long the stage is stopped.
     pub timeout: Option<Duration>,
-    /// How many cores it keeps busy: it counts as that many of `--jobs`.
+    /// How many cores it keeps busy: it counts as that many of `--jobs`; 0, for 1, where nothing is said.
     pub cores: usize,
     /// How many bytes of memory it needs; 0 where nothing is said.
     pub memory: u64,

@@ -206,7 +206,7 @@ fn stage_settings() -> [(&'static str, Value); SETTINGS.len()] {
             "device",
             or_param(json!({
                 "type": "string", "pattern": "^(auto|cpu|metal|cuda(:[0-9]+)?)$", "default": "auto",
-                "description": "Where to compute: auto, cpu, cuda, cuda:N, metal.",
+                "description": "Where to compute: auto, cpu, cuda, cuda:N, metal. A GPU is one stage's of a run at a time, beside a `command` too.",
             })),
         ),
         (
@@ -241,7 +241,7 @@ fn stage_settings() -> [(&'static str, Value); SETTINGS.len()] {
             "memory",
             json!({
                 "type": ["string", "integer"],
-                "description": "How much memory the stage needs, `8GB`: stages that run side by side need no more than there is.",
+                "description": "How much memory the stage needs, `8GB`: those that say so begin when there is room for all of them.",
             }),
         ),
         (

@@ -1,13 +1,14 @@
 //! What stages take of the machine while they compute: cores, memory, devices. Those that wait for it stand in a queue.
 //!
-//! `--jobs` says how many stages compute at a time, and one whose setting `cores` says four counts as four. The memory that
-//! stages say they need is no more, together, than the machine has. A GPU is one stage's at a time. Who asks for more than
-//! there is gets all of it, alone: a pipeline runs on a smaller machine, too.
+//! `--jobs` says how many stages of a run compute at a time, and one whose setting `cores` says four counts as four. The
+//! memory that they say they need is no more, together, than the machine has. A GPU is one stage's at a time. Who asks for
+//! more than there is computes alone: a pipeline runs on a smaller machine, too.
 //!
 //! Stages begin in the order in which they came. One that does not fit holds back those behind it, or small ones might
 //! overtake it for ever; one that waits for a GPU holds back those that want the same. No result depends on any of it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::{Path, PathBuf};
 
 use crate::kind::Device;
 
@@ -58,8 +59,12 @@ impl<T> Queue<T> {
 
     /// Adds a stage's task at the end.
     pub(crate) fn push(&mut self, stage: usize, demand: Demand, task: T) {
+        let cores = match demand.memory > self.memory {
+            true => self.cores,
+            false => demand.cores.clamp(1, self.cores),
+        };
         let demand = Demand {
-            cores: demand.cores.clamp(1, self.cores),
+            cores,
             memory: demand.memory.min(self.memory),
             ..demand
         };
@@ -125,25 +130,45 @@ impl<T> Queue<T> {
     }
 }
 
-/// How many bytes of memory this process may use: the machine's, or fewer in a container; nothing where nobody says.
+/// How many bytes of memory this process may use: the machine's, or fewer where its group of processes has a limit (a
+/// container, a job of Slurm or systemd); nothing where nobody says.
 pub fn memory() -> Option<u64> {
-    let read = |path| fs_err::read_to_string(path).ok();
-    let machine = read("/proc/meminfo").and_then(|text| {
+    let read = |path: &Path| fs_err::read_to_string(path).ok();
+    let machine = read(Path::new("/proc/meminfo")).and_then(|text| {
         let line = text
             .lines()
             .find_map(|line| line.strip_prefix("MemTotal:"))?;
         let kibibytes: u64 = line.strip_suffix(" kB")?.trim().parse().ok()?;
         Some(kibibytes << 10)
     });
-    let limits = [
-        "/sys/fs/cgroup/memory.max",
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-    ];
-    // Where there is no limit they say `max`, or a number beyond all memory.
-    let limits = limits
-        .into_iter()
-        .filter_map(|path| read(path)?.trim().parse().ok());
+    let groups = read(Path::new("/proc/self/cgroup")).unwrap_or_default();
+    // Where there is no limit it says `max`, or a number beyond all memory.
+    let limits = limits(&groups).into_iter();
+    let limits = limits.filter_map(|path| read(&path)?.trim().parse().ok());
     machine.into_iter().chain(limits).min()
+}
+
+/// The files with the limits of a process that is in these groups, and of the groups above them. In a container a group
+/// may have another name than outside, and its limit stand at the top.
+fn limits(groups: &str) -> Vec<PathBuf> {
+    let mut limits = Vec::new();
+    for line in groups.lines() {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(group)) = (fields.next(), fields.next()) else {
+            continue;
+        };
+        let (top, name) = match controllers {
+            "" => ("/sys/fs/cgroup", "memory.max"),
+            _ if controllers.split(',').any(|name| name == "memory") => {
+                ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
+            }
+            _ => continue,
+        };
+        for above in Path::new(group.trim_start_matches('/')).ancestors() {
+            limits.push(Path::new(top).join(above).join(name));
+        }
+    }
+    limits
 }
 
 /// A number of bytes: `500MB`, `20GiB`, `1024`.
@@ -219,11 +244,7 @@ mod tests {
     #[test]
     fn memory_is_shared_and_who_wants_more_than_there_is_is_alone() {
         let half = Demand { memory: 50, ..CPU };
-        let giant = Demand {
-            memory: 1000,
-            cores: 64,
-            ..CPU
-        };
+        let giant = Demand { memory: 101, ..CPU };
         let mut queue = queue(&[half, half, half, giant, CPU]);
         let (begun, told) = begin(&mut queue);
         assert_eq!(begun, [0, 1]);
@@ -299,6 +320,33 @@ mod tests {
         for text in ["", "GiB", "-1", "3 apples", "NaN"] {
             assert!(size(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn limits_of_groups_stand_at_every_group_above() {
+        let paths = |groups| {
+            limits(groups)
+                .into_iter()
+                .map(|path| path.display().to_string())
+        };
+        let new: Vec<_> = paths("0::/system.slice/job_7\n").collect();
+        assert_eq!(
+            new,
+            [
+                "/sys/fs/cgroup/system.slice/job_7/memory.max",
+                "/sys/fs/cgroup/system.slice/memory.max",
+                "/sys/fs/cgroup/memory.max"
+            ]
+        );
+        let old: Vec<_> = paths("5:cpu,cpuacct:/a\n4:memory:/a\n1:name=systemd:/\n").collect();
+        assert_eq!(
+            old,
+            [
+                "/sys/fs/cgroup/memory/a/memory.limit_in_bytes",
+                "/sys/fs/cgroup/memory/memory.limit_in_bytes"
+            ]
+        );
+        assert!(limits("").is_empty());
     }
 
     #[cfg(target_os = "linux")]

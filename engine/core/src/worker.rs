@@ -176,10 +176,13 @@ impl Work<'_> {
         rest: &mut Rest,
     ) -> Result<(Action, bool), Obstacle> {
         let reports = self.reports.clone();
+        let computed = Arc::new(AtomicBool::new(false));
+        let is_computed = computed.clone();
         let reporter = self
             .surroundings
             .reporter(self.stage, self.watch.stop.clone())
             .on_computed(move || {
+                is_computed.store(true, Ordering::Relaxed);
                 // The end of the run, which nobody listens to any more, is no matter of this stage.
                 let _ = reports.send(Report::Computed(index));
             });
@@ -223,10 +226,12 @@ impl Work<'_> {
             if error.kind != StageErrorKind::Interrupted {
                 self.verify_inputs(keyed)?;
             }
-            let worth = matches!(
-                error.kind,
-                StageErrorKind::Transient | StageErrorKind::Failed
-            );
+            // What fails once it has computed is the cache's part, and what it took of the machine is given back.
+            let worth = !computed.load(Ordering::Relaxed)
+                && matches!(
+                    error.kind,
+                    StageErrorKind::Transient | StageErrorKind::Failed
+                );
             let stopped = self.watch.stop.load(Ordering::Relaxed);
             if !worth || stopped || attempt >= self.stage.settings.retries {
                 return Err(Obstacle::Failed(error));

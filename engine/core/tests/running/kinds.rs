@@ -14,7 +14,7 @@ use taper_engine::{
 
 pub const KINDS: Kinds = Kinds::new(ALL);
 static ALL: &[&dyn AnyKind] = &[
-    &Say, &Concat, &Parity, &Sleep, &Fail, &Vary, &Ask, &Halves, &Measure,
+    &Say, &Concat, &Parity, &Sleep, &Dream, &Fail, &Vary, &Ask, &Halves, &Measure,
 ];
 
 /// How often something happened, by a tag that each test has for itself.
@@ -182,6 +182,29 @@ kind!(
         write(context, &stage.params.text)
     }
 );
+
+/// Sleeps where it computes.
+pub struct Dream;
+
+impl Kind for Dream {
+    type Params = SleepParams;
+    type Settings = NoSettings;
+    type Resolved = ();
+    const NAME: &'static str = "dream";
+    const VERSION: u32 = 1;
+    const COMPUTES: bool = true;
+    const EXAMPLE: &'static str = "dream: { ms: 100 }";
+
+    fn makes(&self, params: &SleepParams) -> Makes {
+        Kind::makes(&Sleep, params)
+    }
+
+    fn run(&self, stage: &Stage<Self>, context: &Context) -> Result<(), StageError> {
+        let _among = Among::those(&stage.params.tag);
+        std::thread::sleep(Duration::from_millis(stage.params.ms));
+        write(context, &stage.params.text)
+    }
+}
 
 /// By tag: how many stages are asleep, and how many were at most.
 static ASLEEP: Mutex<BTreeMap<String, (usize, usize)>> = Mutex::new(BTreeMap::new());
