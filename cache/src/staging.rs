@@ -284,7 +284,7 @@ mod tests {
                 while !over.load(Ordering::Relaxed) {
                     number += 1;
                     let _ = std::fs::create_dir(&busy);
-                    let _ = std::fs::write(busy.join(number.to_string()), "x");
+                    let _ = fs_err::write(busy.join(number.to_string()), "x");
                 }
             });
             let error = (0..2000).find_map(|_| remove_folder(&busy).err());
