@@ -266,9 +266,7 @@ impl Kinds {
     pub fn iter(self) -> impl Iterator<Item = &'static dyn AnyKind> {
         self.0.iter().copied()
     }
-}
 
-impl Kinds {
     /// The schemas of all kinds.
     pub fn catalogue(self) -> Catalogue {
         Catalogue::of(self.iter())

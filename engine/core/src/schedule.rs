@@ -5,9 +5,10 @@
 //! takes the key's lock, looks again, verifies what the stage reads, and executes it. Since keys are made of
 //! digests, a stage that makes the same bytes as before stops the change there.
 //!
-//! As many stages compute as there are jobs, or fewer where they need more of the machine (`resources`). What a stage made has then to reach the disk; meanwhile another may
-//! compute, so that many wait for the disk together (`taper_cache::commit`). What is left of its work is removed when it
-//! has been reported: those that wait for it begin meanwhile. With one job nothing is done side by side.
+//! As many stages compute as there are jobs, or fewer where they need more of the machine (`resources`). What a stage
+//! made has then to reach the disk; meanwhile another may compute, so that many wait for the disk together
+//! (`taper_cache::commit`). What is left of its work is removed when it has been reported: those that wait for it begin
+//! meanwhile. With one job nothing is done side by side.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
