@@ -3,6 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
+use taper_cache::threads;
+use taper_engine::resources;
+use taper_engine::run::processor;
 
 use crate::exit_code::Exit;
 use crate::failure::Failure;
@@ -121,22 +124,14 @@ fn arithmetic() -> Fact {
 }
 
 fn machine() -> Vec<Fact> {
-    let cores = taper_cache::threads::cores();
-    let mut facts = vec![Fact::new("cores", cores.to_string())];
-    let field = |file: &str, name: &str| {
-        let text = fs_err::read_to_string(file).ok()?;
-        let line = text.lines().find(|line| line.starts_with(name))?;
-        Some(line.split_once(':')?.1.trim().to_owned())
-    };
-    if let Some(name) = field("/proc/cpuinfo", "model name") {
-        facts.push(Fact::new("processor", name));
-    }
-    facts.push(Fact::new("instructions", instructions()));
-    let kibibytes = field("/proc/meminfo", "MemAvailable")
-        .and_then(|text| text.strip_suffix(" kB")?.trim().parse::<u64>().ok());
+    let mut facts = vec![
+        Fact::new("cores", threads::cores().to_string()),
+        Fact::new("processor", processor()),
+        Fact::new("instructions", instructions()),
+    ];
     let memory = [
-        ("memory", taper_engine::resources::memory()),
-        ("memory free", kibibytes.map(|kibibytes| kibibytes << 10)),
+        ("memory", resources::memory()),
+        ("memory free", resources::meminfo("MemAvailable")),
     ];
     for (name, bytes) in memory {
         facts.extend(bytes.map(|bytes| Fact::new(name, table::bytes(bytes))));

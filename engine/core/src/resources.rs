@@ -133,19 +133,20 @@ impl<T> Queue<T> {
 /// How many bytes of memory this process may use: the machine's, or fewer where its group of processes has a limit (a
 /// container, a job of Slurm or systemd); nothing where nobody says.
 pub fn memory() -> Option<u64> {
-    let read = |path: &Path| fs_err::read_to_string(path).ok();
-    let machine = read(Path::new("/proc/meminfo")).and_then(|text| {
-        let line = text
-            .lines()
-            .find_map(|line| line.strip_prefix("MemTotal:"))?;
-        let kibibytes: u64 = line.strip_suffix(" kB")?.trim().parse().ok()?;
-        Some(kibibytes << 10)
-    });
-    let groups = read(Path::new("/proc/self/cgroup")).unwrap_or_default();
+    let groups = fs_err::read_to_string("/proc/self/cgroup").unwrap_or_default();
     // Where there is no limit it says `max`, or a number beyond all memory.
     let limits = limits(&groups).into_iter();
-    let limits = limits.filter_map(|path| read(&path)?.trim().parse().ok());
-    machine.into_iter().chain(limits).min()
+    let limits = limits.filter_map(|path| fs_err::read_to_string(path).ok()?.trim().parse().ok());
+    meminfo("MemTotal").into_iter().chain(limits).min()
+}
+
+/// What the system says of its memory under this name, in bytes: `MemTotal`, `MemAvailable`.
+pub fn meminfo(name: &str) -> Option<u64> {
+    let text = fs_err::read_to_string("/proc/meminfo").ok()?;
+    let mut lines = text.lines().filter_map(|line| line.split_once(':'));
+    let (_, value) = lines.find(|(field, _)| *field == name)?;
+    let kibibytes: u64 = value.strip_suffix(" kB")?.trim().parse().ok()?;
+    Some(kibibytes << 10)
 }
 
 /// The files with the limits of a process that is in these groups, and of the groups above them. In a container a group

@@ -582,8 +582,8 @@ fn execution(
     }
 }
 
-/// The name of the machine's processor.
-fn processor() -> String {
+/// The name of the machine's processor; that of its sort where the system does not say.
+pub fn processor() -> String {
     // The system makes up the text as it is read: no more is asked for than the first core's part.
     let named = fs_err::File::open("/proc/cpuinfo").ok().and_then(|file| {
         let lines = BufReader::with_capacity(512, file).lines();
