@@ -127,6 +127,10 @@ const SUITES: [Suite; 10] = [
 ];
 
 fn main() -> ExitCode {
+    let mut words = std::env::args_os().skip(1);
+    if words.next().is_some_and(|word| word == tracer::BECOME) {
+        panic!("{}", tracer::become_traced(words));
+    }
     let mut setting = Setting {
         program: env!("CARGO_BIN_EXE_taper").into(),
         size: Size::Short,

@@ -1,12 +1,14 @@
 //! Runs the program one system call at a time.
 //!
-//! Every thread and every child is stopped before and after each call, so that a suite can kill the program
-//! there, make the call fail, or write down what it did. Calls are counted over all threads. The program is
-//! ended with its tracer, so that no trial outlives a suite.
+//! Every thread and every child is stopped before and after each call that counts, so that a suite can kill the program
+//! there, make the call fail, or write down what it did. Calls are counted over all threads. The others are let through by
+//! a filter in the kernel (seccomp): each stop costs more than most calls. The program is ended with its tracer, so that no
+//! trial outlives a suite.
 
 use std::ffi::OsString;
 use std::io::{IoSliceMut, Write as _};
 use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Component, Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
@@ -19,6 +21,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getpgid};
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 
 use crate::Variables;
 
@@ -123,10 +126,9 @@ pub fn trace(
     let stdout = beside.path().join("stdout");
     let stderr = beside.path().join("stderr");
     let create = |path: &Path| std::fs::File::create(path).expect("made");
-    // It waits for a line, so that it is looked at from its first call on.
-    let mut command = Command::new("/bin/sh");
+    let mut command = Command::new(std::env::current_exe().expect("known"));
     command
-        .args(["-c", "read line; exec \"$@\" </dev/null", "sh"])
+        .arg(BECOME)
         .arg(program)
         .args(arguments)
         .current_dir(folder)
@@ -138,13 +140,14 @@ pub fn trace(
         .stdin(Stdio::piped())
         .stdout(create(&stdout))
         .stderr(create(&stderr));
-    let mut child = command.spawn().expect("a shell");
+    let mut child = command.spawn().expect("it starts");
     let main = Pid::from_raw(i32::try_from(child.id()).expect("small"));
     let options = Options::PTRACE_O_TRACESYSGOOD
         | Options::PTRACE_O_TRACECLONE
         | Options::PTRACE_O_TRACEFORK
         | Options::PTRACE_O_TRACEVFORK
         | Options::PTRACE_O_TRACEEXEC
+        | Options::PTRACE_O_TRACESECCOMP
         | Options::PTRACE_O_EXITKILL;
     ptrace::seize(main, options).expect("this machine lets processes be traced");
     let mut stdin = child.stdin.take().expect("a pipe");
@@ -177,9 +180,39 @@ pub fn trace(
     }
 }
 
+/// The first word of this program's arguments where it is to become the one that is traced.
+pub const BECOME: &str = "become";
+
+/// Becomes the program with these arguments, of which the calls that count are shown to who traces it. It waits for a line
+/// first, so that it is looked at from its first call on.
+pub fn become_traced(mut words: impl Iterator<Item = OsString>) -> std::io::Error {
+    let program = words.next().expect("a program");
+    let counts = (0..HIGHEST).filter(|number| known(*number, &[0; 6]).is_some());
+    let filter = SeccompFilter::new(
+        counts.map(|number| (number, Vec::new())).collect(),
+        SeccompAction::Allow,
+        SeccompAction::Trace(0),
+        TargetArch::x86_64,
+    );
+    let filter: BpfProgram = filter.expect("a filter").try_into().expect("small");
+    std::io::stdin()
+        .read_line(&mut String::new())
+        .expect("a line");
+    seccompiler::apply_filter(&filter).expect("this machine lets calls be filtered");
+    Command::new(program)
+        .args(words)
+        .stdin(Stdio::null())
+        .exec()
+}
+
+/// Above the numbers of all calls.
+const HIGHEST: i64 = 1024;
+
 /// A thread that is being traced.
 struct Thread {
     id: Pid,
+    /// Whether it is the program's own, and not one of its children's.
+    own: bool,
     /// The call that it is in, where it is one that counts, and what was said of it.
     within: Option<(Call, Verdict)>,
 }
@@ -187,7 +220,7 @@ struct Thread {
 struct Tracer<'w> {
     main: Pid,
     folder: PathBuf,
-    /// Whether the shell has become the program.
+    /// Whether it has become the program.
     begun: bool,
     threads: Vec<Thread>,
     ended: Option<WaitStatus>,
@@ -234,45 +267,64 @@ impl Tracer<'_> {
                 }
             }
             WaitStatus::PtraceEvent(id, _, event) => {
-                if event == libc::PTRACE_EVENT_EXEC && id == self.main {
-                    self.begun = true;
+                match event {
+                    libc::PTRACE_EVENT_SECCOMP if self.begun => self.entry(id),
+                    libc::PTRACE_EVENT_EXEC if id == self.main => self.begun = true,
+                    _ => {}
                 }
-                resume(id, None);
+                self.resume(id, None);
             }
             WaitStatus::PtraceSyscall(id) => {
-                self.syscall(id);
-                resume(id, None);
+                self.exit(id);
+                self.resume(id, None);
             }
-            WaitStatus::Stopped(id, signal) => resume(id, Some(signal)),
+            WaitStatus::Stopped(id, signal) => self.resume(id, Some(signal)),
             _ => {}
         }
     }
 
-    fn syscall(&mut self, id: Pid) {
-        const ENTRY: u8 = 1;
-        // Where it is gone there is nothing to look at.
-        let (Ok(info), Ok(mut registers)) = (ptrace::syscall_info(id), ptrace::getregs(id)) else {
+    /// Lets a thread go on: up to the end of the call that it is in, or to the next that counts.
+    fn resume(&self, id: Pid, signal: Option<Signal>) {
+        let is_within = |thread: &Thread| thread.id == id && thread.within.is_some();
+        // It may have been killed in the meantime.
+        let _ = match self.threads.iter().any(is_within) {
+            true => ptrace::syscall(id, signal),
+            false => ptrace::cont(id, signal),
+        };
+    }
+
+    /// A thread has made a call.
+    fn exit(&mut self, id: Pid) {
+        let mut threads = self.threads.iter_mut();
+        let thread = threads.find(|thread| thread.id == id);
+        let Some((call, verdict)) = thread.and_then(|thread| thread.within.take()) else {
             return;
         };
-        if !self.threads.iter().any(|thread| thread.id == id) {
-            self.threads.push(Thread { id, within: None });
+        // Where it is gone there is nothing to look at.
+        let Ok(mut registers) = ptrace::getregs(id) else {
+            return;
+        };
+        if let Verdict::Fail(errno) = verdict {
+            registers.rax = (-i64::from(errno)) as u64;
+            let _ = ptrace::setregs(id, registers);
         }
+        self.watcher.after(&call, registers.rax as i64);
+    }
+
+    /// A thread is about to make a call.
+    fn entry(&mut self, id: Pid) {
+        let Ok(mut registers) = ptrace::getregs(id) else {
+            return;
+        };
         let place = self.threads.iter().position(|thread| thread.id == id);
-        let place = place.expect("it has just been put there");
-        if info.op != ENTRY {
-            let Some((call, verdict)) = self.threads[place].within.take() else {
-                return;
-            };
-            if let Verdict::Fail(errno) = verdict {
-                registers.rax = (-i64::from(errno)) as u64;
-                let _ = ptrace::setregs(id, registers);
-            }
-            self.watcher.after(&call, registers.rax as i64);
-            return;
-        }
-        if !self.begun {
-            return;
-        }
+        let place = place.unwrap_or_else(|| {
+            self.threads.push(Thread {
+                id,
+                own: self.is_own(id),
+                within: None,
+            });
+            self.threads.len() - 1
+        });
         let arguments = [
             registers.rdi,
             registers.rsi,
@@ -281,7 +333,8 @@ impl Tracer<'_> {
             registers.r8,
             registers.r9,
         ];
-        let Some(call) = self.call(id, registers.orig_rax as i64, arguments) else {
+        let own = self.threads[place].own;
+        let Some(call) = self.call(id, own, registers.orig_rax as i64, arguments) else {
             return;
         };
         // Children of its children may end what they do: they are ended when the stage begins again.
@@ -306,9 +359,8 @@ impl Tracer<'_> {
     }
 
     /// The call, where it is about something below the folder, or about processes.
-    fn call(&self, thread: Pid, number: i64, arguments: [u64; 6]) -> Option<Call> {
+    fn call(&self, thread: Pid, own: bool, number: i64, arguments: [u64; 6]) -> Option<Call> {
         let (name, shape, changes) = known(number, &arguments)?;
-        let own = self.is_own(thread);
         let at = |directory: u64, path: u64| resolve(thread, directory as i32, path);
         let paths = match shape {
             Shape::Process => Vec::new(),
@@ -342,11 +394,6 @@ impl Tracer<'_> {
 }
 
 const CURRENT: u64 = libc::AT_FDCWD as u64;
-
-fn resume(id: Pid, signal: Option<Signal>) {
-    // It may have been killed in the meantime.
-    let _ = ptrace::syscall(id, signal);
-}
 
 /// Which arguments say what a call is about.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -436,12 +483,10 @@ fn descriptor(thread: Pid, number: i32) -> Option<PathBuf> {
 /// The path that an argument is, from the root of the file system.
 fn resolve(thread: Pid, directory: i32, address: u64) -> Option<PathBuf> {
     let written = text(thread, address)?;
-    let base = if directory == libc::AT_FDCWD {
-        std::fs::read_link(format!("/proc/{thread}/cwd")).ok()?
-    } else if written.as_os_str().is_empty() || written.is_relative() {
-        descriptor(thread, directory)?
-    } else {
-        PathBuf::new()
+    let base = match directory {
+        _ if written.is_absolute() => PathBuf::new(),
+        libc::AT_FDCWD => std::fs::read_link(format!("/proc/{thread}/cwd")).ok()?,
+        _ => descriptor(thread, directory)?,
     };
     let mut path = PathBuf::new();
     for component in base.join(&written).components() {
