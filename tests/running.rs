@@ -274,9 +274,7 @@ fn a_flipped_byte_is_found_and_made_again() {
 /// Changes a byte of the blob with this content.
 fn flip_a_byte(project: &Project, content: &[u8]) {
     let digest = taper_cache::Digest::of(content).to_string();
-    let blob = project
-        .path()
-        .join(format!(".taper/blobs/{}/{}", &digest[..2], &digest[2..]));
+    let blob = project.path().join(format!(".taper/blobs/{digest}"));
     let mut bytes = fs_err::read(&blob).expect("the blob is there");
     bytes[0] ^= 1;
     // Read-only for everybody, but its folder is not.

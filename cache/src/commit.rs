@@ -58,16 +58,6 @@ struct State {
     failed: Option<(u64, i32)>,
 }
 
-impl Batch {
-    /// One that nothing protects from `gc`.
-    pub(crate) const fn unguarded() -> Self {
-        Self {
-            files: Vec::new(),
-            _keeping: Keeping::none(),
-        }
-    }
-}
-
 impl Store {
     /// Begins a batch.
     ///

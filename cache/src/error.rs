@@ -23,8 +23,8 @@ pub enum CacheError {
     /// A folder could not be synced earlier.
     #[error("what was written may not outlive a power cut: the system could not write it")]
     NotDurable,
-    /// The folder was made by a program that knows more than this one.
-    #[error("{} has the format `{found}`, which this program does not know: a newer taper made it", path.display())]
+    /// The folder was made by another version of the program.
+    #[error("{} has the format `{found}`, which this program does not know: another version of taper made it", path.display())]
     UnknownFormat {
         /// The cache's folder.
         path: PathBuf,

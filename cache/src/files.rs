@@ -253,6 +253,13 @@ pub(crate) fn write(
     Ok(())
 }
 
+/// Writes a file in one step, and does not sync it: after a power cut it may be torn under its name.
+pub(crate) fn write_passing(staging: &Path, target: &Path, bytes: &[u8]) -> Result<(), CacheError> {
+    let file = filled(staging, bytes, 0o666, Sync::Later)?;
+    let placed = file.persist(target).map(drop);
+    placed.map_err(|failed| CacheError::io("write", target)(failed.error))
+}
+
 /// Gives a file its name, where no other has it; answers whether that was so.
 pub(crate) fn place_new(file: tempfile::NamedTempFile, target: &Path) -> Result<bool, CacheError> {
     match file.persist_noclobber(target) {

@@ -4,31 +4,32 @@
 //! .taper/
 //!   CACHEDIR.TAG            backup programs leave the folder out
 //!   .gitignore              `*`
-//!   format                  `taper cache 1`
-//!   blobs/ab/cdef…          a file named by the BLAKE3 of its bytes; read-only
-//!   manifests/ab/cdef…      an artifact's canonical manifest, named by its digest; read-only
-//!   actions/ab/cdef…        what a key made, with the key's pre-image and the manifest
-//!   records/ab/cdef…/       logs and event files of the execution that made a key's artifact
-//!   runs/cdef….run          what was run and what came out, named by the run's id
+//!   format                  `taper cache 2`
+//!   blobs/abcdef…           a file named by the BLAKE3 of its bytes; read-only
+//!   manifests/abcdef…       an artifact's canonical manifest, named by its digest; read-only
+//!   actions/abcdef…         what a key made, with the key's pre-image and the manifest
+//!   records/abcdef…/        logs and event files of the execution that made a key's artifact
+//!   runs/abcdef….run        what was run and what came out, named by the run's id
 //!   executions/000000000042 one execution of a run: times, states, machine; numbered in order
 //!   index/000000000100      what lists say of executions 1 to 100; made again where it is lost
 //!   memories/BOOT/abcdef…   what a run in which nothing has changed needs to know, in this boot of the machine
 //!   pins/NAME               a run or an artifact that `gc` keeps
-//!   scratch/cdef…/          partial downloads and checkpoints of a key; outlives a kill, where there are locks
+//!   scratch/abcdef…/        partial downloads and checkpoints of a key; outlives a kill, where there are locks
 //!   staging/                files and folders being written; of no worth after a kill
 //!   locks/                  who computes what at the moment; never needed for correctness
 //!   quarantine/             damaged files, set aside
 //! ```
 //!
 //! Everything is a plain file with relative names: the folder can be copied, moved, and opened read-only.
-//! `ab` are the first two hexadecimal digits of a name, `cdef…` the rest.
+//! A shelf has no folders by the first digits of names: file systems find one name among millions, and a folder costs
+//! several times what a file does to make and to sync.
 
 use std::path::{Path, PathBuf};
 
 use crate::{Digest, Key, RunId};
 
 /// What the file `format` says.
-pub(crate) const FORMAT: &str = "taper cache 1\n";
+pub(crate) const FORMAT: &str = "taper cache 2\n";
 
 /// The signature that the Cache Directory Tagging Specification asks for.
 pub(crate) const CACHEDIR_TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
@@ -77,12 +78,9 @@ impl Layout {
     }
 
     pub(crate) fn on(&self, shelf: Shelf, digest: &Digest) -> PathBuf {
-        let hex = digest.to_string();
-        let mut path = String::with_capacity(80);
-        for part in [shelf.name(), "/", &hex[..2], "/", &hex[2..]] {
-            path.push_str(part);
-        }
-        self.root.join(path)
+        let mut path = self.root.join(shelf.name());
+        path.push(digest.to_string());
+        path
     }
 
     /// Where the blob with this content is, if it is there.
@@ -170,10 +168,7 @@ mod tests {
         let layout = Layout::new("/p/.taper");
         let digest = Digest::of(b"");
         let hex = digest.to_string();
-        assert_eq!(
-            layout.blob(&digest),
-            Path::new("/p/.taper/blobs").join(&hex[..2]).join(&hex[2..])
-        );
+        assert_eq!(layout.blob(&digest), Path::new("/p/.taper/blobs").join(hex));
         assert_eq!(
             layout.execution(42),
             Path::new("/p/.taper/executions/000000000042")

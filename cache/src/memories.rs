@@ -18,7 +18,7 @@ use std::thread::Builder;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::error::{CacheError, Lookup, NOT_AS_WRITTEN};
-use crate::files::{self, Identity, Sync};
+use crate::files::{self, Identity};
 use crate::layout::Shelf;
 use crate::{Digest, Key, Store, threads};
 
@@ -169,10 +169,7 @@ impl Store {
             files::make_passing_folder(&folder)?;
         }
         let path = folder.join(name.to_string());
-        let text = files::seal(text);
-        let file = files::filled(&self.layout().staging(), &text, 0o666, Sync::Later)?;
-        let placed = file.persist(&path).map(drop);
-        placed.map_err(|failed| CacheError::io("write", path)(failed.error))
+        files::write_passing(&self.layout().staging(), &path, &files::seal(text))
     }
 
     /// The states of the actions of these keys and of these blobs; nothing where one of them is not there, or

@@ -39,7 +39,8 @@ impl Store {
         let layout = Layout::new(root);
         let format = layout.root().join("format");
         match files::read_if_there(&format).map_err(CacheError::io("read", &format))? {
-            Some(found) if found != FORMAT.as_bytes() => {
+            // A line without its end was cut off with the power, and is written again.
+            Some(found) if found.ends_with(b"\n") && found != FORMAT.as_bytes() => {
                 return Err(CacheError::UnknownFormat {
                     path: layout.root().to_path_buf(),
                     found: String::from_utf8_lossy(&found).trim_end().to_owned(),
@@ -91,18 +92,17 @@ impl Store {
         }
         // From here on the system is asked what it could not write.
         self.has_rounds();
-        let mut batch = Batch::unguarded();
+        // They say the same in each cache: where a power cut has torn one, it is written again.
         for (name, text) in [
             ("CACHEDIR.TAG", CACHEDIR_TAG),
             (".gitignore", "*\n"),
             ("format", FORMAT),
         ] {
             let path = root.join(name);
-            if !path.exists() {
-                self.add_bytes(&mut batch, path, text.as_bytes(), 0o666)?;
+            if !holds(&path, text.as_bytes()) {
+                files::write_passing(&self.layout().staging(), &path, text.as_bytes())?;
             }
         }
-        self.commit(batch)?;
         self.inner.prepared.get_or_init(|| ());
         Ok(())
     }
@@ -341,9 +341,27 @@ pub(crate) mod tests {
         let (folder, _) = fresh();
         let root = folder.path().join(".taper");
         fs_err::create_dir_all(&root).expect("made");
-        fs_err::write(root.join("format"), "taper cache 2\n").expect("written");
+        fs_err::write(root.join("format"), "taper cache 3\n").expect("written");
         let error = Store::open(&root).expect_err("newer");
-        assert!(error.to_string().contains("taper cache 2"), "{error}");
+        assert!(error.to_string().contains("taper cache 3"), "{error}");
+    }
+
+    #[test]
+    fn what_the_power_cut_off_of_a_caches_first_files_is_written_again() {
+        let (folder, _) = fresh();
+        let root = folder.path().join(".taper");
+        for torn in ["", "taper ca", "\0\0\0"] {
+            fs_err::create_dir_all(&root).expect("made");
+            for name in ["CACHEDIR.TAG", ".gitignore", "format"] {
+                fs_err::write(root.join(name), torn).expect("written");
+            }
+            let store = Store::open(&root).expect("nobody knows what it was");
+            drop(store.keeping().expect("works"));
+            let read = |name: &str| fs_err::read_to_string(root.join(name)).expect("there");
+            assert_eq!(read("CACHEDIR.TAG"), CACHEDIR_TAG);
+            assert_eq!(read(".gitignore"), "*\n");
+            assert_eq!(read("format"), FORMAT);
+        }
     }
 
     #[test]

@@ -22,12 +22,10 @@ impl Store {
             named: Vec::new(),
             foreign: Vec::new(),
         };
-        for first in names(&folder)? {
-            for rest in names(&folder.join(&first))? {
-                match format!("{first}{rest}").parse() {
-                    Ok(digest) if first.len() == 2 => shelved.named.push(digest),
-                    _ => shelved.foreign.push(folder.join(&first).join(rest)),
-                }
+        for name in names(&folder)? {
+            match name.parse() {
+                Ok(digest) => shelved.named.push(digest),
+                Err(_) => shelved.foreign.push(folder.join(name)),
             }
         }
         shelved.named.sort_unstable();

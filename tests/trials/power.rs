@@ -332,12 +332,12 @@ fn is_memory(path: &Path) -> bool {
     is_below(path, &["memories"])
 }
 
-/// Whether what lies here is more than work in progress: then it is whole, or not there.
+/// Whether what lies here is more than work in progress: then it is whole, or not there. What a cache begins with is the
+/// same in each: where it is torn it is written again.
 fn is_kept(path: &Path) -> bool {
-    !is_below(
-        path,
-        &["staging", "locks", "scratch", "records", "memories"],
-    )
+    const PASSING: [&str; 5] = ["staging", "locks", "scratch", "records", "memories"];
+    const FIRST: [&str; 3] = ["CACHEDIR.TAG", ".gitignore", "format"];
+    !is_below(path, &PASSING) && !is_below(path, &FIRST)
 }
 
 /// Whether what lies here may not even be missing.

@@ -76,7 +76,7 @@ impl EngineError {
                 "`taper verify` reads everything; `taper run` makes again what is missing"
             }
             Self::Cache(CacheError::UnknownFormat { .. }) => {
-                "use the newer taper, or name another folder with TAPER_CACHE"
+                "use that version, or name another folder with TAPER_CACHE"
             }
             Self::Cache(error) if error.is_read_only() => {
                 "name a folder that can be written to with TAPER_CACHE"
