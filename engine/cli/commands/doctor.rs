@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 use taper_cache::threads;
-use taper_engine::resources;
+use taper_engine::machine;
 use taper_engine::run::processor;
 
 use crate::exit_code::Exit;
@@ -130,8 +130,8 @@ fn machine() -> Vec<Fact> {
         Fact::new("instructions", instructions()),
     ];
     let memory = [
-        ("memory", resources::memory()),
-        ("memory free", resources::meminfo("MemAvailable")),
+        ("memory", machine::memory()),
+        ("memory free", machine::meminfo("MemAvailable")),
     ];
     for (name, bytes) in memory {
         facts.extend(bytes.map(|bytes| Fact::new(name, table::bytes(bytes))));

@@ -22,7 +22,7 @@ use crate::workplace::Workplace;
 #[command(verbatim_doc_comment)]
 pub struct Args {
     /// The size to come down to: 500MB, 20GiB.
-    #[arg(long, value_name = "SIZE", value_parser = taper_engine::resources::size)]
+    #[arg(long, value_name = "SIZE", value_parser = taper_engine::size::parse)]
     max_size: Option<u64>,
     /// Also remove partial downloads and checkpoints of stages that do not run now.
     #[arg(long)]

@@ -9,7 +9,7 @@ use crate::node::{Entry, Meaning, Node, Shape, Span};
 use crate::params::is_name;
 use crate::plan::{DeviceChoice, StageSettings};
 use crate::registry::{AnyKind, Kinds};
-use crate::resources;
+use crate::size;
 
 /// The keys of a pipeline file.
 pub const KEYS: [&str; 7] = [
@@ -414,7 +414,7 @@ fn device(text: &str) -> Result<DeviceChoice, Wrong> {
 }
 
 fn memory(text: &str) -> Result<u64, Wrong> {
-    resources::size(text).map_err(|why| Wrong {
+    size::parse(text).map_err(|why| Wrong {
         help: Some(why),
         ..Wrong::new(format!(
             "`memory` wants a size such as `8GB`, found `{text}`"

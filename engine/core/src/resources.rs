@@ -8,7 +8,6 @@
 //! overtake it for ever; one that waits for a GPU holds back those that want the same. No result depends on any of it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::path::{Path, PathBuf};
 
 use crate::kind::Device;
 
@@ -130,77 +129,6 @@ impl<T> Queue<T> {
     }
 }
 
-/// How many bytes of memory this process may use: the machine's, or fewer where its group of processes has a limit (a
-/// container, a job of Slurm or systemd); nothing where nobody says.
-pub fn memory() -> Option<u64> {
-    let groups = fs_err::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    // Where there is no limit it says `max`, or a number beyond all memory.
-    let limits = limits(&groups).into_iter();
-    let limits = limits.filter_map(|path| fs_err::read_to_string(path).ok()?.trim().parse().ok());
-    meminfo("MemTotal").into_iter().chain(limits).min()
-}
-
-/// What the system says of its memory under this name, in bytes: `MemTotal`, `MemAvailable`.
-pub fn meminfo(name: &str) -> Option<u64> {
-    let text = fs_err::read_to_string("/proc/meminfo").ok()?;
-    let mut lines = text.lines().filter_map(|line| line.split_once(':'));
-    let (_, value) = lines.find(|(field, _)| *field == name)?;
-    let kibibytes: u64 = value.strip_suffix(" kB")?.trim().parse().ok()?;
-    Some(kibibytes << 10)
-}
-
-/// The files with the limits of a process that is in these groups, and of the groups above them. In a container a group
-/// may have another name than outside, and its limit stand at the top.
-fn limits(groups: &str) -> Vec<PathBuf> {
-    let mut limits = Vec::new();
-    for line in groups.lines() {
-        let mut fields = line.splitn(3, ':').skip(1);
-        let (Some(controllers), Some(group)) = (fields.next(), fields.next()) else {
-            continue;
-        };
-        let (top, name) = match controllers {
-            "" => ("/sys/fs/cgroup", "memory.max"),
-            _ if controllers.split(',').any(|name| name == "memory") => {
-                ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
-            }
-            _ => continue,
-        };
-        for above in Path::new(group.trim_start_matches('/')).ancestors() {
-            limits.push(Path::new(top).join(above).join(name));
-        }
-    }
-    limits
-}
-
-/// A number of bytes: `500MB`, `20GiB`, `1024`.
-///
-/// # Errors
-/// Why it is none.
-pub fn size(text: &str) -> Result<u64, String> {
-    let digits = text
-        .trim_end_matches(|c: char| c.is_ascii_alphabetic())
-        .trim_end();
-    let unit = match text[digits.len()..].trim().to_ascii_lowercase().as_str() {
-        "" | "b" => 1_u64,
-        "k" | "kb" => 1_000,
-        "kib" => 1 << 10,
-        "m" | "mb" => 1_000_000,
-        "mib" => 1 << 20,
-        "g" | "gb" => 1_000_000_000,
-        "gib" => 1 << 30,
-        "t" | "tb" => 1_000_000_000_000,
-        "tib" => 1 << 40,
-        other => return Err(format!("`{other}` is no unit: MB, MiB, GB, GiB are")),
-    };
-    let value: f64 = digits
-        .parse()
-        .map_err(|_| format!("`{text}` is no size: 20GiB is one"))?;
-    if !(value.is_finite() && value >= 0.0) {
-        return Err(format!("`{text}` is no size: 20GiB is one"));
-    }
-    Ok((value * unit as f64) as u64)
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -306,53 +234,5 @@ mod tests {
                 ended.insert(last);
             }
         }
-    }
-
-    #[test]
-    fn sizes_have_units() {
-        for (text, bytes) in [
-            ("0", 0),
-            ("12", 12),
-            ("1.5 GiB", 3 << 29),
-            ("2MB", 2_000_000),
-        ] {
-            assert_eq!(size(text), Ok(bytes), "{text}");
-        }
-        for text in ["", "GiB", "-1", "3 apples", "NaN"] {
-            assert!(size(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn limits_of_groups_stand_at_every_group_above() {
-        let paths = |groups| {
-            limits(groups)
-                .into_iter()
-                .map(|path| path.display().to_string())
-        };
-        let new: Vec<_> = paths("0::/system.slice/job_7\n").collect();
-        assert_eq!(
-            new,
-            [
-                "/sys/fs/cgroup/system.slice/job_7/memory.max",
-                "/sys/fs/cgroup/system.slice/memory.max",
-                "/sys/fs/cgroup/memory.max"
-            ]
-        );
-        let old: Vec<_> = paths("5:cpu,cpuacct:/a\n4:memory:/a\n1:name=systemd:/\n").collect();
-        assert_eq!(
-            old,
-            [
-                "/sys/fs/cgroup/memory/a/memory.limit_in_bytes",
-                "/sys/fs/cgroup/memory/memory.limit_in_bytes"
-            ]
-        );
-        assert!(limits("").is_empty());
-    }
-
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn the_machine_has_memory() {
-        assert!(memory().is_some_and(|bytes| bytes > 16 << 20));
     }
 }

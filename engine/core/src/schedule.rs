@@ -23,9 +23,10 @@ use crate::canonical::Value;
 use crate::event::Event;
 use crate::executor::{Executor, Job, arithmetic};
 use crate::kind::{Device, StageError, StageErrorKind};
+use crate::machine;
 use crate::plan::{DeviceChoice, Plan, PlannedInput, PlannedStage};
 use crate::resolve::{Resolution, Surroundings};
-use crate::resources::{self, Demand, Queue};
+use crate::resources::{Demand, Queue};
 use crate::worker::{End, FromCache, Report, Task, Watch, Worker};
 
 /// What to do when a stage fails.
@@ -595,7 +596,7 @@ fn demand(stage: &PlannedStage, device: Device) -> Demand {
 fn memory(plan: &Plan, order: &Order<'_>) -> u64 {
     let mut wanted = order.wanted.iter().map(|&index| &plan.stages[index]);
     match wanted.any(|stage| stage.settings.memory > 0) {
-        true => resources::memory().unwrap_or(u64::MAX),
+        true => machine::memory().unwrap_or(u64::MAX),
         false => u64::MAX,
     }
 }
