@@ -123,6 +123,14 @@ pub fn bytes(bytes: u64) -> String {
     }
 }
 
+/// So many of what there is more than one of: `1 file`, `2 files`.
+pub fn count(number: usize, one: &str) -> String {
+    match number {
+        1 => format!("1 {one}"),
+        _ => format!("{number} {one}s"),
+    }
+}
+
 /// A measure for people: four decimals, fewer where they are zeros.
 pub fn number(value: f64) -> String {
     if value != 0.0 && value.abs() < 1e-3 {

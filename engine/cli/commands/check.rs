@@ -6,6 +6,7 @@ use crate::args::PipelineArgs;
 use crate::exit_code::Exit;
 use crate::failure::Failure;
 use crate::output::Output;
+use crate::table;
 use crate::workplace::{KINDS, Workplace};
 
 /// Find every error in a pipeline, without running it.
@@ -48,11 +49,8 @@ pub fn run(args: Args, output: Output) -> Result<Exit, Failure> {
             1 => String::new(),
             count => format!(", {count} variants"),
         };
-        let stages = plan.stages.len();
-        output.say(format!(
-            "{}: {stages} stages{variants}, no error",
-            plan.name
-        ));
+        let stages = table::count(plan.stages.len(), "stage");
+        output.say(format!("{}: {stages}{variants}, no error", plan.name));
     }
     Ok(exit)
 }

@@ -218,19 +218,19 @@ fn cache() -> Vec<Fact> {
             facts.push(Fact::new(
                 "cached",
                 format!(
-                    "{} in {} blobs, {} artifacts, {} runs",
+                    "{} in {}, {}, {}",
                     table::bytes(usage.blob_bytes),
-                    usage.blobs,
-                    usage.artifacts,
-                    usage.runs
+                    table::count(usage.blobs, "blob"),
+                    table::count(usage.artifacts, "artifact"),
+                    table::count(usage.runs, "run")
                 ),
             ));
             if usage.quarantined > 0 {
                 facts.push(Fact::bad(
                     "set aside",
                     format!(
-                        "{} damaged files; `taper gc` removes them",
-                        usage.quarantined
+                        "{}; `taper gc` removes what is set aside",
+                        table::count(usage.quarantined, "damaged file")
                     ),
                 ));
             }

@@ -8,6 +8,7 @@ use taper_cache::{Exported, Manifest};
 use crate::exit_code::Exit;
 use crate::failure::Failure;
 use crate::output::Output;
+use crate::table;
 use crate::workplace::Workplace;
 
 /// Write artifacts as plain files.
@@ -67,8 +68,8 @@ pub fn run(args: Args, output: Output) -> Result<Exit, Failure> {
         ));
     }
     output.say(format!(
-        "{} files written, {} were there already: {}",
-        exported.written.len(),
+        "{} written, {} there already: {}",
+        table::count(exported.written.len(), "file"),
         exported.unchanged,
         args.target.display()
     ));

@@ -69,13 +69,13 @@ pub fn run(args: Args, output: Output) -> Result<Exit, Failure> {
         "removed"
     };
     output.say(format!(
-        "{verb} {} in {} files of {} stages, and {} leftovers; {} stay, {} lock files looked at",
+        "{verb} {} in {} of {}, and {}; {} stay, {} looked at",
         table::bytes(report.bytes),
-        report.blobs,
-        report.actions,
-        report.leftovers,
+        table::count(report.blobs, "file"),
+        table::count(report.actions, "stage"),
+        table::count(report.leftovers, "leftover"),
         table::bytes(report.kept_bytes),
-        locks.len(),
+        table::count(locks.len(), "lock file"),
     ));
     Ok(Exit::Done)
 }

@@ -11,7 +11,7 @@ use crate::exit_code::Exit;
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::prepared::Prepared;
-use crate::table::{Rows, Tone};
+use crate::table::{self, Rows, Tone};
 
 /// Show the graph of a pipeline, with each stage's state.
 ///
@@ -222,7 +222,7 @@ fn draw(name: &str, nodes: &[Node<'_>]) -> Drawing {
     let gaps = ACROSS * columns.len().saturating_sub(1) as f64;
     let width = 2.0 * EDGE + widths.iter().sum::<f64>() + gaps;
     let height = 2.0 * EDGE + DOWN * tallest - (DOWN - HEIGHT) + 34.0;
-    let description = format!("{} stages and what they read", nodes.len());
+    let description = format!("{} and what they read", table::count(nodes.len(), "stage"));
     let mut drawing = Drawing::new(width.max(320.0), height, name.to_owned(), description);
     let at = Point::new(EDGE, EDGE + 8.0);
     drawing.text(at, name, 16.0, palette::INK, Anchor::Start);

@@ -7,7 +7,7 @@ use crate::exit_code::Exit;
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::prepared::{Prepared, Remembered, question, reasons};
-use crate::table::{Rows, Tone};
+use crate::table::{self, Rows, Tone};
 
 /// Say what a run would do, stage by stage, and why.
 ///
@@ -82,8 +82,8 @@ pub fn tell_errors(report: &PlanReport, output: Output) -> Result<Exit, Failure>
 
 fn up_to_date(report: &PlanReport) -> String {
     format!(
-        "up to date: {} stages, nothing to run\n",
-        report.stages.len()
+        "up to date: {}, nothing to run\n",
+        table::count(report.stages.len(), "stage")
     )
 }
 

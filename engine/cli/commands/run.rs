@@ -321,8 +321,8 @@ fn summary(prepared: Option<&Prepared>, report: &RunReport, output: Output) -> S
     if report.is_cached() && report.run.is_some() && report.exported.is_empty() {
         let run = run.map(|run| format!("run {run}\n")).unwrap_or_default();
         return format!(
-            "up to date: {} stages, {}\n{run}",
-            report.stages.len(),
+            "up to date: {}, {}\n{run}",
+            table::count(report.stages.len(), "stage"),
             table::seconds(report.seconds)
         );
     }

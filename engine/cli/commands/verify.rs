@@ -58,8 +58,8 @@ pub fn run(args: Args, output: Output) -> Result<Exit, Failure> {
             output.data(finding.to_string())?;
         }
         let read = format!(
-            "{} files, {}",
-            verification.files,
+            "{}, {}",
+            table::count(verification.files, "file"),
             table::bytes(verification.bytes)
         );
         if bad {
