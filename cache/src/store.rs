@@ -39,8 +39,7 @@ impl Store {
         let layout = Layout::new(root);
         let format = layout.root().join("format");
         match files::read_if_there(&format).map_err(CacheError::io("read", &format))? {
-            // A line without its end was cut off with the power, and is written again.
-            Some(found) if found.ends_with(b"\n") && found != FORMAT.as_bytes() => {
+            Some(found) if !is_torn(&found) && found != FORMAT.as_bytes() => {
                 return Err(CacheError::UnknownFormat {
                     path: layout.root().to_path_buf(),
                     found: String::from_utf8_lossy(&found).trim_end().to_owned(),
@@ -92,14 +91,15 @@ impl Store {
         }
         // From here on the system is asked what it could not write.
         self.has_rounds();
-        // They say the same in each cache: where a power cut has torn one, it is written again.
+        // They say the same in each cache: where a power cut has torn one, it is written again. What somebody else has put
+        // there stays.
         for (name, text) in [
             ("CACHEDIR.TAG", CACHEDIR_TAG),
             (".gitignore", "*\n"),
             ("format", FORMAT),
         ] {
             let path = root.join(name);
-            if !holds(&path, text.as_bytes()) {
+            if files::read(&path).map_or(true, |found| is_torn(&found)) {
                 files::write_passing(&self.layout().staging(), &path, text.as_bytes())?;
             }
         }
@@ -303,6 +303,11 @@ pub(crate) fn is_no_file(error: &std::io::Error) -> bool {
         || error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error())
 }
 
+/// Whether a file of whole lines was cut off.
+fn is_torn(found: &[u8]) -> bool {
+    !found.ends_with(b"\n")
+}
+
 fn holds(path: &Path, bytes: &[u8]) -> bool {
     files::read(path).is_ok_and(|there| there == bytes)
 }
@@ -362,6 +367,11 @@ pub(crate) mod tests {
             assert_eq!(read(".gitignore"), "*\n");
             assert_eq!(read("format"), FORMAT);
         }
+        fs_err::write(root.join(".gitignore"), "*\n!notes\n").expect("written");
+        let store = Store::open(&root).expect("opened");
+        drop(store.keeping().expect("works"));
+        let kept = fs_err::read_to_string(root.join(".gitignore")).expect("there");
+        assert_eq!(kept, "*\n!notes\n", "that is somebody's");
     }
 
     #[test]
