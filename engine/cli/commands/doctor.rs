@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 use taper_cache::threads;
 use taper_engine::machine;
-use taper_engine::run::processor;
 
 use crate::exit_code::Exit;
 use crate::failure::Failure;
@@ -126,7 +125,7 @@ fn arithmetic() -> Fact {
 fn machine() -> Vec<Fact> {
     let mut facts = vec![
         Fact::new("cores", threads::cores().to_string()),
-        Fact::new("processor", processor()),
+        Fact::new("processor", machine::processor()),
         Fact::new("instructions", instructions()),
     ];
     let memory = [

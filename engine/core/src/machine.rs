@@ -1,6 +1,19 @@
 //! What this machine has.
 
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
+
+/// The name of the machine's processor; that of its sort where the system does not say.
+pub fn processor() -> String {
+    // The system makes up the text as it is read: no more is asked for than the first core's part.
+    let named = fs_err::File::open("/proc/cpuinfo").ok().and_then(|file| {
+        let lines = BufReader::with_capacity(512, file).lines();
+        let mut lines = lines.map_while(Result::ok);
+        let line = lines.find(|line| line.starts_with("model name"))?;
+        Some(line.split_once(':')?.1.trim().to_owned())
+    });
+    named.unwrap_or_else(|| std::env::consts::ARCH.to_owned())
+}
 
 /// How many bytes of memory this process may use: the machine's, or fewer where its group of processes has a limit (a
 /// container, a job of Slurm or systemd); nothing where nobody says.

@@ -4,7 +4,6 @@
 //! their blobs, and ends.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -19,6 +18,7 @@ use crate::event::Event;
 use crate::executor::Executor;
 use crate::kind::{StageError, StageErrorKind};
 use crate::lock::{Lock, LockedStage};
+use crate::machine;
 use crate::memory::{self, Past};
 use crate::plan::Plan;
 use crate::resolve::Surroundings;
@@ -576,20 +576,8 @@ fn execution(
         seconds: report.seconds,
         jobs: options.jobs.max(1),
         threads: taper_cache::threads::cores(),
-        processor: processor(),
+        processor: machine::processor(),
         stages: stages.collect(),
         metrics: report.metrics.clone(),
     }
-}
-
-/// The name of the machine's processor; that of its sort where the system does not say.
-pub fn processor() -> String {
-    // The system makes up the text as it is read: no more is asked for than the first core's part.
-    let named = fs_err::File::open("/proc/cpuinfo").ok().and_then(|file| {
-        let lines = BufReader::with_capacity(512, file).lines();
-        let mut lines = lines.map_while(Result::ok);
-        let line = lines.find(|line| line.starts_with("model name"))?;
-        Some(line.split_once(':')?.1.trim().to_owned())
-    });
-    named.unwrap_or_else(|| std::env::consts::ARCH.to_owned())
 }
