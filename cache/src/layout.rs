@@ -21,8 +21,8 @@
 //! ```
 //!
 //! Everything is a plain file with relative names: the folder can be copied, moved, and opened read-only.
-//! A shelf has no folders by the first digits of names: file systems find one name among millions, and a folder costs
-//! several times what a file does to make and to sync.
+//! A shelf has no folders by the first digits of names: file systems find one name among millions, and each
+//! folder would have to be made, and its names synced by themselves.
 
 use std::path::{Path, PathBuf};
 
